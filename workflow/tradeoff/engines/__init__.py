@@ -1,0 +1,20 @@
+"""The engines. A new one is a new file here and its name in a variant."""
+
+import importlib
+from pathlib import Path
+
+from workflow.tradeoff.engines.base import Engine
+from workflow.tradeoff.errors import CellFailure
+from workflow.tradeoff.variants import Variant
+
+
+def load(variant: Variant, artifact: Path, model: Path, device: str, threads: int) -> Engine:
+    """Load ``artifact`` (the folder that the variant runs) on ``device`` with ``threads`` CPU threads.
+
+    model: the safetensors folder of the same model (config and tokenizer).
+    Raises CellFailure when the variant cannot run there.
+    """
+    if device not in variant.devices:
+        raise CellFailure("unsupported", f"{variant.name} runs on {' or '.join(variant.devices)}, not on {device}")
+    module = importlib.import_module(f"workflow.tradeoff.engines.{variant.engine}")
+    return module.load(variant, artifact, model, device, threads)

@@ -1,0 +1,53 @@
+"""The one interface that every engine offers. Time is never taken in here."""
+
+from typing import Protocol
+
+import torch
+
+
+class Engine(Protocol):
+    """A loaded artifact, ready to run at batch size 1 (``score`` takes any batch).
+
+    An engine keeps its own cache between ``prefill`` and ``decode``. Tokens stay on the device: the values
+    handed from ``prefill`` to ``decode`` are whatever the engine returns, a (1, 1) int64 tensor.
+    """
+
+    context: int  # longest sequence, in tokens
+    device: torch.device
+
+    def prefill(self, ids: torch.Tensor) -> torch.Tensor:
+        """Run a prompt, ids (1, T) int64 on the CPU, from an empty cache; greedy next token (1, 1)."""
+
+    def decode(self, token: torch.Tensor) -> torch.Tensor:
+        """Append one token (1, 1) to the sequence; greedy next token (1, 1)."""
+
+    def score(self, ids: torch.Tensor, first: int = 0) -> torch.Tensor:
+        """Logits (B, T - first, V) of ids (B, T) int64 on the CPU, for positions ``first`` and on.
+
+        In the engine's own dtype, on the engine's device. Leaves the cache of ``prefill`` untouched.
+        """
+
+    def generate(self, ids: torch.Tensor, new_tokens: int) -> torch.Tensor:
+        """What a user of the library calls: the whole greedy generation, ids (1, T) to (1, T + new_tokens).
+
+        Never stops early. This is what the ``study`` protocol times.
+        """
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all that was asked of it."""
+
+    def cache_bytes(self, length: int) -> int:
+        """Bytes that the keys and values of ``length`` tokens take; 0 without a cache."""
+
+    def proof(self) -> dict:
+        """What really ran. Keys that every engine gives:
+
+        weight_bytes: {dtype: bytes} of all parameters in memory, quantization constants included;
+        linear_weights: number of weights of linear layers (the LM head among them, when it is one);
+        linear_quantized: how many of these are stored in the variant's own number of bits;
+        quantized_fraction: their ratio;
+        cache: whether past keys and values are used.
+        Torch engines add ``parameters`` {"dtype@device": count}; ONNX adds ``nodes`` {op type: count},
+        ``providers`` {provider: nodes}, ``heavy_elsewhere`` (op types of matrix products that run on a
+        provider other than the one asked for) and ``memcpy`` (nodes).
+        """

@@ -1,0 +1,61 @@
+"""How a stage ends when it cannot go on: one line that names the cause and the remedy."""
+
+import argparse
+import os
+import sys
+
+
+class UserError(Exception):
+    """A broken study: the message is one line, names the key or file, and says what to do."""
+
+
+class CellFailure(Exception):
+    """A cell that cannot give a figure. It is data: written as ``status`` and ``reason``, never a crash.
+
+    status is one of STATUSES other than ``ok``.
+    """
+
+    def __init__(self, status: str, reason: str):
+        if status not in STATUSES or status == "ok":
+            raise ValueError(f"unknown status {status!r}")
+        super().__init__(f"{status}: {reason}")
+        self.status = status
+        self.reason = reason
+
+
+STATUSES = (
+    "ok",
+    "out_of_memory",
+    "unsupported",
+    "not_quantized",
+    "fell_back",
+    "diverged",
+    "not_applicable",
+    "error",
+)
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """A parser whose help opens with the module's docstring."""
+    return argparse.ArgumentParser(
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def run(main) -> None:
+    """Run a stage's ``main(argv)``; a UserError, or a full disk, ends it in one line and exit code 1.
+
+    The first line of the log names the image that the stage runs in, or the host.
+    """
+    image = os.environ.get("APPTAINER_CONTAINER") or os.environ.get("SINGULARITY_CONTAINER")
+    print(f"image: {image or 'host'}", file=sys.stderr, flush=True)
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.errno != 28:
+            raise
+        sys.exit(f"error: no space left on the disk while writing {error.filename or 'a file'}: free some and run again")
