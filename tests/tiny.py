@@ -1,0 +1,76 @@
+"""Tiny models for tests: GPT-2 and Llama with a byte-level tokenizer, built in a second, trained in a few.
+
+    tiny.build(tmp_path / "model", "llama", trained=True)
+
+The folder is like one that ``fetch`` makes, but for its manifest: config.json, model.safetensors and the tokenizer.
+"""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+
+from workflow.tradeoff.sources import byte_tokenizer
+
+KINDS = ("gpt2", "llama", "llama-untied")
+VOCAB = 320
+CONTEXT = 512
+# written for these tests; the training text, so a trained model predicts it far better than chance
+TEXT = """The bridge over the river was built by the people of two villages, who had no other road in winter.
+In spring the water rose above the stones, and the old boat carried letters, bread and salt to the far side.
+A small school stood near the market. Its teacher wrote the names of the children on the wall, one for each year.
+When the railway came, the market moved to the station, and the bridge was left to the sheep and to the wind.
+Today the wall is a monument, the school is a library, and the river is crossed by a road of steel and glass.
+Visitors read the names aloud, count the years, and ask what the bread was made of; nobody knows the answer.
+"""
+
+
+def config(kind: str, *, vocab_size: int = VOCAB, context: int = CONTEXT, hidden: int = 64, layers: int = 2):
+    """The transformers config of a tiny ``kind``: 4 heads; Llama has 2 of keys and values, and a head tied or not."""
+    special = {"bos_token_id": 256, "eos_token_id": 256, "pad_token_id": 256}
+    if kind == "gpt2":
+        return GPT2Config(
+            vocab_size=vocab_size, n_positions=context, n_embd=hidden, n_layer=layers, n_head=4,
+            resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, **special,
+        )  # fmt: skip
+    if kind in ("llama", "llama-untied"):
+        return LlamaConfig(
+            vocab_size=vocab_size, max_position_embeddings=context, hidden_size=hidden, intermediate_size=2 * hidden,
+            num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=2,
+            tie_word_embeddings=kind == "llama", **special,
+        )  # fmt: skip
+    raise ValueError(f"kind {kind!r}: one of {KINDS}")
+
+
+def build(folder: Path | str, kind: str = "gpt2", *, seed: int = 0, trained: bool = False, **sizes) -> Path:
+    """Write a float32 model of ``kind`` into ``folder`` and return it; ``sizes`` go to ``config``."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = config(kind, **sizes)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(settings, dtype=torch.float32)
+        if trained:
+            train(model, settings.max_position_embeddings)
+    model.eval().save_pretrained(folder)
+    byte_tokenizer.save(folder, vocab_size=settings.vocab_size, context=settings.max_position_embeddings)
+    return folder
+
+
+def train(model: torch.nn.Module, context: int, steps: int = 150) -> float:
+    """Train on windows of TEXT that fill the context; the last loss, in nats a byte (chance is ln 320 = 5.8)."""
+    text = torch.tensor(list(TEXT.encode()))  # the tokenizer's ids are the bytes
+    text = text.repeat(2 + context // len(text))
+    starts = torch.randint(len(text) - context, (steps,))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=5e-3, total_steps=steps)
+    for start in starts:
+        ids = text[start : start + context]
+        logits = model(input_ids=ids[None], use_cache=False).logits[0, :-1]
+        loss = torch.nn.functional.cross_entropy(logits, ids[1:])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+    return loss.item()
