@@ -1,0 +1,169 @@
+"""transformers on torch: float32, float16 and bfloat16 weights, and bitsandbytes INT8, NF4 and FP4."""
+
+import logging
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, DynamicCache
+from transformers.pytorch_utils import Conv1D
+
+from workflow.tradeoff.variants import Variant
+
+# bitsandbytes warns on every call that INT8 activations pass through float16: said once, in the README
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def load(variant: Variant, artifact: Path, model: Path, device: str, threads: int) -> "HfEngine":
+    torch.set_num_threads(threads)
+    return HfEngine(load_model(variant, artifact, device), variant, device)
+
+
+def load_model(variant: Variant, artifact: Path, device: str):
+    """The transformers model of a variant, in evaluation mode on ``device``; only safetensors are read."""
+    network = AutoModelForCausalLM.from_pretrained(
+        artifact,
+        dtype=compute_dtype(variant, device),
+        device_map={"": device},
+        quantization_config=quantization_config(variant, device),
+        attn_implementation="sdpa",
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+    )
+    # a checkpoint's own generation settings (sampling, penalties, stop tokens) have no place in a measurement
+    network.generation_config.eos_token_id = None
+    return network.eval()
+
+
+def compute_dtype(variant: Variant, device: str) -> torch.dtype:
+    """dtype of what is not quantized: the variant's own, else float32 on the CPU and float16 on a GPU."""
+    return DTYPES.get(variant.precision, torch.float32 if device == "cpu" else torch.float16)
+
+
+def quantization_config(variant: Variant, device: str) -> BitsAndBytesConfig | None:
+    if variant.precision == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=variant.option("threshold"))
+    if variant.precision in ("nf4", "fp4"):
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=variant.precision,
+            bnb_4bit_compute_dtype=compute_dtype(variant, device),
+        )
+    return None
+
+
+class HfEngine:
+    """A transformers causal LM with a cache that grows, as ``generate`` uses it."""
+
+    def __init__(self, network, variant: Variant, device: str):
+        self.network = network
+        self.variant = variant
+        self.device = torch.device(device)
+        self.context = network.config.max_position_embeddings
+        self.cache = None
+
+    @torch.inference_mode()
+    def prefill(self, ids: torch.Tensor) -> torch.Tensor:
+        self.cache = DynamicCache()
+        return self._step(ids.to(self.device))
+
+    @torch.inference_mode()
+    def decode(self, token: torch.Tensor) -> torch.Tensor:
+        return self._step(token)
+
+    def _step(self, ids):
+        output = self.network(ids, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
+        return output.logits[:, -1].argmax(-1, keepdim=True)
+
+    @torch.inference_mode()
+    def score(self, ids: torch.Tensor, first: int = 0) -> torch.Tensor:
+        keep = ids.shape[1] - first
+        return self.network(ids.to(self.device), use_cache=False, logits_to_keep=keep).logits
+
+    @torch.inference_mode()
+    def generate(self, ids: torch.Tensor, new_tokens: int) -> torch.Tensor:
+        ids = ids.to(self.device)
+        return self.network.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=new_tokens,
+            pad_token_id=0,
+        )
+
+    def synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def cache_bytes(self, length: int) -> int:
+        return cache_bytes(self.network.config, self.network.dtype.itemsize, length)
+
+    def proof(self) -> dict:
+        return torch_proof(self.network, self.variant)
+
+
+def cache_bytes(config, itemsize: int, length: int) -> int:
+    """Bytes of the keys and values of ``length`` tokens: 2 × layers × KV heads × head width × item size each."""
+    heads = config.num_attention_heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return 2 * config.num_hidden_layers * kv_heads * width * itemsize * length
+
+
+def torch_proof(network, variant: Variant) -> dict:
+    """What a torch model holds: see ``Engine.proof``. Tied weights are counted once in bytes, and the head as linear."""
+    weight_bytes: dict[str, int] = {}
+    parameters: dict[str, int] = {}
+    seen = set()
+    for tensor in _tensors(network):
+        if tensor.data_ptr() in seen or tensor.numel() == 0:
+            continue
+        seen.add(tensor.data_ptr())
+        name = str(tensor.dtype).removeprefix("torch.")
+        weight_bytes[name] = weight_bytes.get(name, 0) + tensor.numel() * tensor.element_size()
+        place = f"{name}@{tensor.device.type}"
+        parameters[place] = parameters.get(place, 0) + tensor.numel()
+    linear = quantized = 0
+    for module in network.modules():
+        if not isinstance(module, nn.Linear | Conv1D):
+            continue
+        size, bits = _linear(module)
+        linear += size
+        quantized += size if bits == variant.bits else 0
+    return {
+        "weight_bytes": weight_bytes,
+        "parameters": parameters,
+        "linear_weights": linear,
+        "linear_quantized": quantized,
+        "quantized_fraction": quantized / linear,
+        "cache": True,
+    }
+
+
+def _tensors(network):
+    """Parameters, buffers, and what bitsandbytes keeps beside them: scales, code books, nested scales."""
+    for tensor in (*network.parameters(), *network.buffers()):
+        yield tensor
+        state = getattr(tensor, "quant_state", None)
+        while state is not None:
+            yield from (part for part in (state.absmax, state.code, state.offset) if part is not None)
+            state = state.state2
+    for module in network.modules():
+        scales = getattr(getattr(module, "state", None), "SCB", None)
+        if scales is None:
+            scales = getattr(getattr(module, "weight", None), "SCB", None)
+        if scales is not None:
+            yield scales
+
+
+def _linear(module) -> tuple[int, int]:
+    """Number of weights of a linear layer, and the bits that each is stored in."""
+    if isinstance(module, Conv1D):
+        size = module.nx * module.nf
+    else:
+        size = module.in_features * module.out_features
+    stored = module.weight.numel() * module.weight.element_size()
+    return size, round(8 * stored / size)

@@ -1,0 +1,174 @@
+"""ONNX Runtime, with IO binding: past and present keys and values stay on the device, only a token crosses."""
+
+import json
+import os
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from transformers import AutoConfig
+
+from workflow.tradeoff.engines.hf import cache_bytes
+from workflow.tradeoff.engines.onnx_graph import graph_proof
+from workflow.tradeoff.errors import CellFailure
+from workflow.tradeoff.variants import Variant
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+# matrix products are where the time and the weights are: these must run where they were asked to
+HEAVY = {"MatMul", "Gemm", "FusedMatMul", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "MatMulNBits"}
+TORCH = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(int64)": torch.int64}
+NUMPY = {torch.float32: np.float32, torch.float16: np.float16, torch.int64: np.int64}
+
+
+def load(variant: Variant, artifact: Path, model: Path, device: str, threads: int) -> "OnnxEngine":
+    torch.set_num_threads(threads)
+    return OnnxEngine(variant, artifact, model, device, threads)
+
+
+class OnnxEngine:
+    """An exported causal LM in ONNX Runtime, with or without past key values as its graph has it."""
+
+    def __init__(self, variant: Variant, artifact: Path, model: Path, device: str, threads: int):
+        self.variant = variant
+        self.path = artifact / "model.onnx"
+        self.provider = variant.option("provider") or PROVIDERS[device]
+        self.threads = threads
+        self.config = AutoConfig.from_pretrained(model, local_files_only=True, trust_remote_code=False)
+        self.context = self.config.max_position_embeddings
+        self.session = self._open(ort.SessionOptions())
+        self.device = torch.device("cuda" if self.session.get_providers()[0] == PROVIDERS["cuda"] else "cpu")
+        inputs = {entry.name: entry for entry in self.session.get_inputs()}
+        self.inputs = set(inputs)
+        self.past = {name: entry for name, entry in inputs.items() if name.startswith("past_key_values")}
+        self.logits_dtype = TORCH[next(o.type for o in self.session.get_outputs() if o.name == "logits")]
+        self.sequence = None
+        self.cache: dict[str, torch.Tensor] = {}
+        self.length = 0
+
+    def _open(self, options: ort.SessionOptions) -> ort.InferenceSession:
+        options.intra_op_num_threads = self.threads
+        options.log_severity_level = 3
+        if self.provider not in ort.get_available_providers():
+            raise CellFailure("unsupported", f"this ONNX Runtime has no {self.provider}: {ort.get_available_providers()}")
+        session = ort.InferenceSession(self.path, options, providers=[self.provider])
+        if session.get_providers()[0] != self.provider:
+            raise CellFailure(
+                "fell_back",
+                f"ONNX Runtime could not start {self.provider} and fell back to {session.get_providers()[0]}: "
+                "a library that it needs is missing",
+            )
+        return session
+
+    def _run(self, ids: torch.Tensor, cache: dict[str, torch.Tensor], length: int):
+        """One forward pass of ids (B, T) after ``length`` cached tokens: logits (B, T, V) and the new cache."""
+        batch, width = ids.shape
+        feeds = {"input_ids": ids}
+        if "attention_mask" in self.inputs:
+            feeds["attention_mask"] = torch.ones(batch, length + width, dtype=torch.int64, device=self.device)
+        if "position_ids" in self.inputs:
+            positions = torch.arange(length, length + width, device=self.device)
+            feeds["position_ids"] = positions.expand(batch, width).contiguous()
+        logits = torch.empty(batch, width, self.config.vocab_size, dtype=self.logits_dtype, device=self.device)
+        present, outputs = {}, {"logits": logits}
+        for name, entry in self.past.items():
+            heads, head_width = entry.shape[1], entry.shape[3]
+            dtype = TORCH[entry.type]
+            # an empty past still needs an address
+            feeds[name] = cache[name] if cache else torch.empty(1, dtype=dtype, device=self.device)
+            shape = (batch, heads, length + width, head_width)
+            present[name] = torch.empty(shape, dtype=dtype, device=self.device)
+            outputs[name.replace("past_key_values", "present")] = present[name]
+        binding = self.session.io_binding()
+        for name, tensor in feeds.items():
+            shape = tensor.shape
+            if name in self.past and not cache:
+                shape = (batch, self.past[name].shape[1], 0, self.past[name].shape[3])
+            self._bind(binding.bind_input, name, tensor, shape)
+        for name, tensor in outputs.items():
+            self._bind(binding.bind_output, name, tensor, tensor.shape)
+        if self.device.type == "cuda":
+            torch.cuda.current_stream().synchronize()  # ONNX Runtime runs on a stream of its own
+        self.session.run_with_iobinding(binding)
+        return logits, present
+
+    def _bind(self, bind, name, tensor, shape) -> None:
+        bind(name, self.device.type, self.device.index or 0, NUMPY[tensor.dtype], tuple(shape), tensor.data_ptr())
+
+    @torch.inference_mode()
+    def prefill(self, ids: torch.Tensor) -> torch.Tensor:
+        ids = ids.to(self.device)
+        logits, self.cache = self._run(ids, {}, 0)
+        self.sequence, self.length = ids, ids.shape[1]
+        return logits[:, -1].argmax(-1, keepdim=True)
+
+    @torch.inference_mode()
+    def decode(self, token: torch.Tensor) -> torch.Tensor:
+        if self.past:
+            logits, self.cache = self._run(token.contiguous(), self.cache, self.length)
+            self.length += 1
+        else:
+            self.sequence = torch.cat([self.sequence, token], dim=1)
+            logits, _ = self._run(self.sequence, {}, 0)
+        return logits[:, -1].argmax(-1, keepdim=True)
+
+    @torch.inference_mode()
+    def score(self, ids: torch.Tensor, first: int = 0) -> torch.Tensor:
+        return self._run(ids.to(self.device).contiguous(), {}, 0)[0][:, first:]
+
+    def generate(self, ids: torch.Tensor, new_tokens: int) -> torch.Tensor:
+        tokens = [ids.to(self.device), self.prefill(ids)]
+        for _ in range(new_tokens - 1):
+            tokens.append(self.decode(tokens[-1]))
+        return torch.cat(tokens, dim=1)
+
+    def synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def cache_bytes(self, length: int) -> int:
+        if not self.past:
+            return 0
+        itemsize = TORCH[next(iter(self.past.values())).type].itemsize
+        return cache_bytes(self.config, itemsize, length)
+
+    def proof(self) -> dict:
+        proof = graph_proof(self.path, self.variant.bits)
+        proof["cache"] = bool(self.past)
+        proof.update(self._profile())
+        return proof
+
+    def _profile(self) -> dict:
+        """Nodes of the graph that really runs, by provider: read from ONNX Runtime's own profile of two steps."""
+        with tempfile.TemporaryDirectory() as folder:
+            options = ort.SessionOptions()
+            options.enable_profiling = True
+            options.profile_file_prefix = os.path.join(folder, "profile")
+            running, self.session = self.session, self._open(options)
+            try:
+                self.decode(self.prefill(torch.ones(1, 4, dtype=torch.int64)))
+                events = json.loads(Path(self.session.end_profiling()).read_text())
+            finally:
+                self.session = running
+        return profile_proof(events, self.provider)
+
+
+def profile_proof(events: list[dict], provider: str) -> dict:
+    """Nodes per provider, executed op types, Memcpy nodes, and matrix products that ran elsewhere.
+
+    events: ONNX Runtime's profile, of which one ``*_kernel_time`` event is one node executed once.
+    """
+    nodes = {
+        (event["name"], event["args"]["op_name"], event["args"]["provider"])
+        for event in events
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
+    }
+    elsewhere = Counter(op for _, op, where in nodes if op in HEAVY and where != provider)
+    return {
+        "providers": dict(Counter(where for _, _, where in nodes)),
+        "executed": dict(Counter(op for _, op, _ in nodes)),
+        "memcpy": sum(op.startswith("Memcpy") for _, op, _ in nodes),
+        "heavy_elsewhere": dict(elsewhere),
+    }
