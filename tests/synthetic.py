@@ -1,0 +1,277 @@
+"""Speed, quality and manifest files as the stages write them, with known truths and planted faults.
+
+``write(folder)`` makes a study of M models × V variants in milliseconds: no model is run.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from workflow.tradeoff.files import write_json
+from workflow.tradeoff.variants import VARIANTS
+
+CPU_VARIANTS = (
+    "torch-fp32",
+    "torch-bf16",
+    "bnb-int8",
+    "bnb-nf4",
+    "onnx-fp32",
+    "onnx-int8",
+    "onnx-fp32-kv",
+    "onnx-int8-kv",
+    "onnx-int4-kv",
+)
+
+# variant: (seconds per token relative to the baseline, added NLL in nats)
+TRUTHS = {
+    "torch-fp32": (1.0, 0.0),
+    "torch-bf16": (1.005, 0.0),
+    "bnb-int8": (1.8, 0.012),
+    "bnb-nf4": (0.9, 0.09),
+    "onnx-fp32": (2.4, 0.0),
+    "onnx-int8": (1.6, 0.05),
+    "onnx-fp32-kv": (0.7, 0.0),
+    "onnx-int8-kv": (0.35, 0.05),
+    "onnx-int4-kv": (0.4, 0.12),
+}
+
+MODELS = {"tiny-a": 1.3e8, "tiny-b": 8.2e7, "medium-c": 1.1e9, "medium-d": 1.24e9}
+
+ENVIRONMENT = {
+    "host": {"cpu": "Test CPU @ 2.0 GHz", "cores": 2, "memory_bytes": 8_000_000_000, "governor": "performance"},
+    "threads": 1,
+    "gpu": None,
+    "libraries": {"torch": "2.13.0", "transformers": "4.57.6", "onnxruntime": "1.23.2", "bitsandbytes": "0.50.2"},
+    "image": "host",
+    "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False},
+    "digest": "a" * 64,
+}
+
+PROMPTS = ("Hello, how are you?", "What is the capital of France?", "Tell me a joke.")
+TEXTS = (
+    " I am fine, thank you. The weather is pleasant today, and I hope that you are well.",
+    " The capital of France is Paris, a large city on the river Seine with many museums.",
+    " Why did the scientist trust no atom? Because atoms make up everything in the world.",
+)
+
+
+@dataclass
+class Study:
+    """Where the files of a synthetic study lie."""
+
+    folder: Path
+    speed: list[Path] = field(default_factory=list)
+    quality: list[Path] = field(default_factory=list)
+    manifests: list[Path] = field(default_factory=list)
+    environment: Path | None = None
+
+    def flags(self, output: Path) -> list[str]:
+        """The flags of summarize."""
+        return [
+            "--study", "synthetic",
+            "--speed", *map(str, self.speed),
+            "--quality", *map(str, self.quality),
+            "--models", *map(str, self.manifests),
+            "--output", str(output),
+        ]  # fmt: skip
+
+
+def write(
+    folder: Path,
+    models: int = 1,
+    variants: tuple[str, ...] = CPU_VARIANTS,
+    faults: dict[tuple[str, str], str] | None = None,
+    seed: int = 1,
+    replicates: int = 5,
+    protocols: tuple[str, ...] = ("standard", "study"),
+) -> Study:
+    """Write a study of the first ``models`` MODELS; ``faults`` maps (model, variant) to a fault.
+
+    Faults: out_of_memory, unsupported, error (the cell failed while measured), quality_error (while
+    evaluated), not_quantized, fell_back, nan (NLL not finite), garbage (the text is another model's),
+    other_machine, noisy, random (no accuracy: not_applicable).
+    """
+    folder = Path(folder)
+    faults = faults or {}
+    study = Study(folder)
+    for model in list(MODELS)[:models]:
+        manifest = folder / "models" / model / "manifest.json"
+        write_json(
+            manifest,
+            {
+                "digest": "b" * 64,
+                "source": {"kind": "local", "path": "models/x"},
+                "made_from": None,
+                "parameters": int(MODELS[model]),
+                "license": "apache-2.0",
+                "architecture": "LlamaForCausalLM",
+                "random": False,
+                "files": {"model.safetensors": {"sha256": "c" * 64, "bytes": int(MODELS[model] * 4)}},
+            },
+        )
+        study.manifests.append(manifest)
+        for variant in variants:
+            fault = faults.get((model, variant))
+            rng = np.random.default_rng([seed, list(MODELS).index(model), sum(map(ord, variant))])
+            path = folder / "speed" / model / f"{variant}.json"
+            write_json(path, speed(model, variant, variants[0], fault, rng, replicates, protocols))
+            study.speed.append(path)
+            path = folder / "quality" / model / f"{variant}.json"
+            data, arrays = quality(model, variant, variants[0], fault, seed)
+            write_json(path, data)
+            if arrays:
+                np.savez(path.with_suffix(".npz"), **arrays)
+            study.quality.append(path)
+    study.environment = folder / "environment.json"
+    write_json(study.environment, ENVIRONMENT)
+    return study
+
+
+def speed(model, variant, baseline, fault, rng, replicates, protocols) -> dict:
+    """One speed file of the contract."""
+    head = {
+        "schema": 1, "study": "synthetic", "model": model, "variant": variant, "baseline": baseline,
+        "device": "cpu", "threads": 1, "status": "ok", "reason": "",
+    }  # fmt: skip
+    environment = dict(ENVIRONMENT)
+    if fault == "other_machine":
+        environment = {**environment, "host": {**ENVIRONMENT["host"], "cpu": "Other CPU"}, "digest": "d" * 64}
+    if fault in ("out_of_memory", "unsupported", "error"):
+        return {**head, "status": fault, "reason": f"planted {fault}", "environment": environment}
+    factor, _ = TRUTHS[variant]
+    base = MODELS[model] * 4 / 12e9  # the baseline reads its weights at 12 GB/s
+    noise = 0.25 if fault == "noisy" else 0.015
+    roles = ("cell",) if variant == baseline else ("cell", "baseline")
+    standard, short = [], []
+    for replicate in range(replicates):
+        drift = 1 + rng.normal(0, 0.02)  # hits the cell and its baseline alike
+        for order, role in enumerate(roles):
+            name = variant if role == "cell" else baseline
+            seconds = base * (factor if role == "cell" else 1.0) * drift * (1 + rng.normal(0, noise))
+            growth = 0.0 if VARIANTS[name].cache else 0.01
+            samples = [
+                {
+                    "ttft_s": seconds * 3,
+                    "itl_s": [seconds * (1 + growth * step) * (1 + abs(rng.normal(0, 0.03))) for step in range(31)],
+                }
+                for _ in range(3)
+            ]
+            standard.append(
+                {
+                    "role": role, "replicate": replicate, "order": order, "started": 1.7e9 + replicate * 10 + order,
+                    "load_s": 1.0, "calibration_s": [0.01 * drift] * 3, "samples": samples, "harness_s": 2e-6,
+                }
+            )  # fmt: skip
+            totals = [{"total_s": seconds * 12, "new_tokens": 10} for _ in range(3)]
+            short.append({"role": role, "replicate": replicate, "samples": totals})
+    every = {
+        "standard": {
+            "prompt_tokens": 32, "new_tokens": 32, "warmup": 1, "replicates": standard, "rounds": 1,
+            "noisy": fault == "noisy",
+        },
+        "study": {
+            "prompt": PROMPTS[0], "prompt_tokens": 6, "new_tokens": 10, "warmup": 1, "replicates": short,
+        },
+    }  # fmt: skip
+    return {
+        **head,
+        "protocols": {name: every[name] for name in protocols},
+        "memory": memory(model, variant),
+        "proof": proof(model, variant, fault),
+        "telemetry": None,
+        "bandwidth": {"bytes_per_s": 14e9, "method": "read of 1 GB"},
+        "environment": environment,
+    }
+
+
+def memory(model, variant) -> dict:
+    weights = sum(proof(model, variant, None)["weight_bytes"].values())
+    return {
+        "disk_bytes": weights + 1_000_000, "weight_bytes": weights, "cache_bytes": 900_000, "cache_length": 64,
+        "load_peak_bytes": weights + 500_000_000, "decode_peak_bytes": weights + 400_000_000,
+        "before_load_bytes": 300_000_000, "kind": "RSS high-water",
+    }  # fmt: skip
+
+
+def proof(model, variant, fault) -> dict:
+    """What ran: a fifth of the weights is an embedding that stays as it is."""
+    spec = VARIANTS[variant]
+    linear, rest = int(MODELS[model] * 0.8), int(MODELS[model] * 0.2)
+    dtype = {32: "float32", 16: "bfloat16", 8: "int8", 4: "uint8"}[spec.bits]
+    fraction = 0.1 if fault == "not_quantized" else 1.0
+    weights = {dtype: linear * spec.bits // 8}
+    weights["float32"] = weights.get("float32", 0) + rest * 4
+    result = {
+        "weight_bytes": weights,
+        "linear_weights": linear,
+        "linear_quantized": int(linear * fraction),
+        "quantized_fraction": fraction,
+        "cache": spec.cache,
+        "cache_growth": {"slope_s_per_token": 0.0, "ratio": 1.0},
+    }
+    if spec.engine == "onnx":
+        heavy = "MatMulInteger" if spec.precision == "int8" else "MatMul"
+        elsewhere = ["MatMulInteger"] if fault == "fell_back" else []
+        providers = {"CPUExecutionProvider": 200}
+        return {**result, "nodes": {heavy: 60}, "providers": providers, "heavy_elsewhere": elsewhere, "memcpy": 0}
+    return {**result, "parameters": {f"{dtype}@cpu": linear + rest}}
+
+
+def quality(model, variant, baseline, fault, seed) -> tuple[dict, dict]:
+    """One quality file of the contract and the arrays of its npz."""
+    head = {
+        "schema": 1, "study": "synthetic", "model": model, "variant": variant, "baseline": baseline,
+        "status": "ok", "reason": "",
+        "corpus": {"name": "synthetic-wiki", "sha256": "e" * 64, "licence": "CC BY-SA 3.0"},
+        "environment": ENVIRONMENT,
+    }  # fmt: skip
+    if fault == "random":
+        return {**head, "status": "not_applicable", "reason": "random weights"}, {}
+    if fault in ("out_of_memory", "unsupported", "error", "quality_error"):
+        status = "error" if fault == "quality_error" else fault
+        return {**head, "status": status, "reason": f"planted {fault}"}, {}
+    shared = np.random.default_rng([seed, list(MODELS).index(model)])  # the text: the same for every variant
+    count, blocks = 4096, 16
+    own = np.random.default_rng([seed, sum(map(ord, variant))])
+    _, added = TRUTHS[variant]
+    nll = shared.gamma(2.0, 1.6, count)
+    if added:
+        nll = nll + own.normal(added, 0.15, count)
+    if fault == "garbage":
+        nll = nll + 6.0
+    nll = np.maximum(nll, 0).astype(np.float32)
+    mean = float(nll.astype(np.float64).mean())
+    if fault == "nan":
+        nll[7] = np.nan
+        mean = None
+    arrays = {}
+    conventions = {}
+    for name in ("windows-512", "study"):
+        arrays[f"{name}/nll"] = nll
+        arrays[f"{name}/block"] = np.repeat(np.arange(blocks), count // blocks).astype(np.int32)
+        arrays[f"{name}/token"] = np.arange(count, dtype=np.int32)
+        conventions[name] = {
+            "tokens": count, "windows": blocks, "bos": "never", "join": "\n\n", "mean_nll": mean,
+            "perplexity": None if mean is None else float(np.exp(mean)), "tokens_per_s": 900.0,
+        }  # fmt: skip
+    if mean is not None:
+        conventions["study"] |= {"paper_loss": mean + 0.1, "paper_perplexity": float(np.exp(mean + 0.1))}
+    divergence = None
+    if variant != baseline:
+        kl = 7.0 if fault == "garbage" else 1e-6 + added / 2
+        divergence = {
+            "windows-512": {
+                "tokens": 4096, "kl_mean": kl, "kl_p50": kl * 0.5, "kl_p90": kl * 3, "kl_p99": kl * 12,
+                "kl_max": kl * 40, "kl_sem": kl * 0.05, "dp_mean": -added / 20, "dp_rms": added / 3 + 1e-5,
+                "same_top": 1 - added * 1.2, "same_top_sem": 0.004, "compaction_error_bound": 1e-4,
+            }
+        }  # fmt: skip
+    generated = [
+        {
+            "prompt": prompt, "text": "zx qq zx qq zx qq" if fault == "garbage" else text,
+            "token_ids": [1, 2, 3, 4], "first_difference": None if not added else 2,
+        }
+        for prompt, text in zip(PROMPTS, TEXTS, strict=True)
+    ]  # fmt: skip
+    return {**head, "conventions": conventions, "divergence": divergence, "generated": generated}, arrays
