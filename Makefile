@@ -1,0 +1,65 @@
+# make help lists what there is.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+CORES ?= 1
+FLAVOUR ?= cuda
+VENV := .venv
+# rules call `python`: the environment's own
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# A stamp carries the locks' content, and the folder since an environment cannot be moved: whatever changes, it is made
+# again, and touching a file makes nothing.
+digest = $(shell (cat $(1); echo '$(CURDIR) $(PYTHON)') | sha256sum | cut -c1-16)
+HOST := $(VENV)/.host-$(call digest,envs/host.lock envs/torch.lock)
+TEST := $(VENV)/.test-$(call digest,envs/host.lock envs/torch.lock envs/test.lock)
+
+.PHONY: help demo test lock image compare
+
+help: ## This list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+demo: $(HOST) ## Environment, the default study on this machine, report: results/demo/
+	snakemake --cores $(CORES)
+	snakemake --report results/demo/report.html
+	@python -m workflow.tradeoff.show --tables results/demo/tables
+	@echo
+	@printf '%s\n' "Report:      results/demo/report.md" "As a page:   results/demo/report.html"
+
+test: $(TEST) ## Linters, then unit, DAG and end-to-end tests
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow/rules
+	snakemake --lint
+	pytest $(PYTEST)
+
+compare: $(HOST) ## Two runs side by side: make compare RUNS="results/a results/b"
+	@test "$(words $(RUNS))" = 2 || { echo 'error: name two result folders: make compare RUNS="results/a results/b"' >&2; exit 2; }
+	python -m workflow.tradeoff.compare $(RUNS)
+
+lock: $(TEST) ## Write envs/*.lock from envs/*.in; LOCK=--upgrade takes the newest allowed versions
+	python envs/lock.py $(LOCK)
+
+image: ## The container image for --use-singularity: make image [FLAVOUR=cuda|cpu]
+	bash envs/build-image.sh $(FLAVOUR)
+
+$(HOST):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo 'error: $(PYTHON) is not a Python 3.11 or later: name one, as in make demo PYTHON=python3.12' >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo 'error: $(PYTHON) has no venv: install it (Debian and Ubuntu: apt install python3-venv)' >&2; exit 2; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@echo "Installing the packages of envs/host.lock into $(VENV): about two minutes"
+	pip install --quiet --no-deps --require-hashes --requirement envs/host.lock
+	pip install --constraint envs/torch.lock torch
+	pip check
+	@touch $@
+
+$(TEST): $(HOST)
+	@echo "Installing the packages of envs/test.lock into $(VENV)"
+	pip install --quiet --no-deps --require-hashes --requirement envs/test.lock
+	pip check
+	@touch $@
