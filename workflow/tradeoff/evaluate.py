@@ -1,0 +1,272 @@
+"""Evaluate one cell: per-token log-probabilities by convention, divergence from the baseline, generated text.
+
+    python -m workflow.tradeoff.evaluate --study demo --model smollm2 --variant onnx-int8 --baseline torch-fp32 \\
+        --artifact results/demo/onnx/smollm2/int8 --model-folder results/demo/models/smollm2 \\
+        --corpus results/demo/corpus/wiki.json --baseline-quality results/demo/quality/smollm2/torch-fp32.json \\
+        --conventions windows-512 study --max-tokens 4096 --batch-tokens 2048 --divergence-tokens 512 \\
+        --generate-tokens 48 --bos auto --device cpu --threads 2 --output results/demo/quality/smollm2/onnx-int8.json
+
+Beside the JSON it writes ``{variant}.npz`` ({convention}/nll, /block, /token; of the first convention also
+/kl, /dp, /same_top) and, for the baseline, ``{variant}.logprobs.npz``. A cell that fails writes the same files,
+empty, with its status and reason, and the stage still succeeds: its failure is data.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoTokenizer
+
+from workflow.tradeoff import conventions, divergence, engines, environment, errors, files, generation, scoring
+from workflow.tradeoff.errors import CellFailure, UserError
+from workflow.tradeoff.prompts import PROMPTS
+from workflow.tradeoff.variants import VARIANTS
+
+# a cell that is worse than guessing, and this many nats worse than its baseline, has not merely lost accuracy
+BEYOND_REASON = 1.0
+
+
+@dataclass
+class Baseline:
+    """What a cell is compared with: the baseline's JSON, its per-token arrays and its compact log-probabilities."""
+
+    quality: dict
+    tokens: dict[str, np.ndarray]
+    recorded: dict[str, np.ndarray]
+
+    def text(self, index: int) -> list[int]:
+        return self.quality["generated"][index]["token_ids"]
+
+
+def read_baseline(path: str) -> Baseline | None:
+    """The three files of a baseline; None without a path, or when the baseline itself has no figures."""
+    if not path:
+        return None
+    quality = files.read_json(path)
+    if quality["status"] != "ok":
+        print(f"the baseline has no figures ({quality['status']}: {quality['reason']}): no divergence from it")
+        return None
+    return Baseline(quality, _load(beside(path, ".npz")), _load(beside(path, ".logprobs.npz")))
+
+
+def beside(path: Path | str, suffix: str) -> Path:
+    """The file that belongs to a quality JSON: its name with ``suffix`` in place of ``.json``."""
+    path = Path(path)
+    return path.with_name(path.name.removesuffix(".json") + suffix)
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise UserError(f"{path} is missing beside the baseline's JSON: evaluate the baseline again")
+    with np.load(path) as stored:
+        return dict(stored)
+
+
+def main(argv: list[str]) -> None:
+    args = arguments(argv)
+    result, arrays, recorded = evaluate(args)
+    write_arrays(beside(args.output, ".npz"), arrays)
+    if args.variant == args.baseline:
+        write_arrays(beside(args.output, ".logprobs.npz"), recorded)
+    files.write_json(args.output, result)
+
+
+def arguments(argv: list[str]):
+    parser = errors.parser(__doc__)
+    parser.add_argument("--study", required=True)
+    parser.add_argument("--model", required=True, help="its name in the config")
+    parser.add_argument("--variant", required=True, choices=list(VARIANTS))
+    parser.add_argument("--baseline", required=True, help="the variant that this one is compared with, maybe itself")
+    parser.add_argument("--artifact", required=True, type=Path, help="the folder that the variant runs")
+    parser.add_argument("--model-folder", required=True, type=Path, help="safetensors, config and tokenizer")
+    parser.add_argument("--corpus", required=True, type=Path)
+    parser.add_argument("--baseline-quality", default="", help="the baseline's JSON; empty for the baseline itself")
+    parser.add_argument("--conventions", required=True, nargs="+", help=conventions.NAMES)
+    parser.add_argument("--max-tokens", type=int, default=0, help="scored tokens a convention; 0: the whole corpus")
+    parser.add_argument("--batch-tokens", type=int, default=2048, help="input tokens of one forward pass")
+    parser.add_argument("--divergence-tokens", type=int, default=512, help="scored tokens of the first convention")
+    parser.add_argument("--generate-tokens", type=int, default=48, help="new tokens a prompt; 0: no text")
+    parser.add_argument("--bos", default="auto", choices=["auto", "always", "never"])
+    parser.add_argument("--device", required=True, choices=["cpu", "cuda"])
+    parser.add_argument("--threads", required=True, type=int)
+    parser.add_argument("--output", required=True, type=Path)
+    return parser.parse_args(argv)
+
+
+def evaluate(args) -> tuple[dict, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The quality JSON, the per-token arrays, and the compact log-probabilities (of the baseline, else empty)."""
+    corpus = files.read_json(args.corpus)
+    result = {
+        "schema": 1,
+        "study": args.study,
+        "model": args.model,
+        "variant": args.variant,
+        "baseline": args.baseline,
+        "status": "ok",
+        "reason": "",
+        "corpus": {key: corpus[key] for key in ("name", "sha256", "licence")},
+        "conventions": {},
+        "divergence": None,
+        "generated": [],
+        "environment": environment.collect(device=args.device, threads=args.threads),
+    }
+    try:
+        if is_random(args.model_folder):
+            raise CellFailure("not_applicable", "the weights are random: they have speed and memory, but no accuracy")
+        prepared = prepare(args, corpus)
+        baseline = read_baseline("" if args.variant == args.baseline else args.baseline_quality)
+        engine = engines.load(VARIANTS[args.variant], args.artifact, args.model_folder, args.device, args.threads)
+        return run(args, engine, prepared, baseline, result)
+    except CellFailure as failure:
+        status, reason = failure.status, failure.reason
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        status, reason = "out_of_memory", (str(error).splitlines() or ["the process ran out of memory"])[0]
+    # what was scored before the failure is no figure of a working cell
+    nothing = {"conventions": {}, "divergence": None, "generated": []}
+    return result | nothing | {"status": status, "reason": reason}, {}, {}
+
+
+def is_random(folder: Path) -> bool:
+    manifest = folder / "manifest.json"
+    return manifest.is_file() and bool(files.read_json(manifest).get("random"))
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed: torch's own error on a GPU, a plain RuntimeError of its CPU allocator."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def prepare(args, corpus: dict):
+    """Tokenizer, config, plans and the prompts' ids: from the model's folder, so equal for each of its variants."""
+    if duplicates := {name for name in args.conventions if args.conventions.count(name) > 1}:
+        raise UserError(f"evaluate.conventions: {', '.join(sorted(duplicates))} is named twice")
+    for name in args.conventions:
+        conventions.check(name)
+    local = {"local_files_only": True, "trust_remote_code": False}
+    tokenizer = AutoTokenizer.from_pretrained(args.model_folder, **local)
+    config = AutoConfig.from_pretrained(args.model_folder, **local)
+    vocab = conventions.vocabulary(tokenizer, args.bos)
+    context = config.max_position_embeddings
+    plans = [
+        conventions.plan(name, corpus["rows"], corpus["documents"], vocab, context, args.max_tokens or None)
+        for name in args.conventions
+    ]
+    prompts = [[*vocab.head, *vocab.encode(prompt)] for prompt in PROMPTS] if args.generate_tokens > 0 else []
+    for ids in prompts:
+        generation.check_fits(len(ids), args.generate_tokens, context)
+    return tokenizer, config, plans, prompts
+
+
+def run(args, engine, prepared, baseline: Baseline | None, result: dict):
+    """Score every plan, compare with the baseline, generate; fills ``result`` and returns it with the arrays."""
+    tokenizer, config, plans, prompts = prepared
+    arrays: dict[str, np.ndarray] = {}
+    visitor = make_visitor(args, plans[0], baseline)
+    for plan in plans:
+        label = f"{args.model} {args.variant} {plan.convention}"
+        scores = scoring.score(engine, plan, args.batch_tokens, visitor if plan is plans[0] else None, label)
+        if baseline:
+            check_paired(plan.convention, scores.token, baseline)
+        for key in ("nll", "block", "token"):
+            arrays[f"{plan.convention}/{key}"] = getattr(scores, key)
+        result["conventions"][plan.convention] = figures(plan, scores)
+    recorded = {}
+    first = plans[0].convention
+    if isinstance(visitor, divergence.Recorder):
+        recorded = visitor.arrays(first)
+    elif visitor:
+        result["divergence"] = {first: visitor.summary()}
+        arrays |= {f"{first}/{key}": array for key, array in visitor.arrays().items()}
+    result |= judge(result["conventions"][first]["mean_nll"], config.vocab_size, baseline, first)
+    stop = generation.stop_tokens(config, tokenizer)
+    for index, prompt in enumerate(prompts):
+        ids = generation.greedy(engine, prompt, args.generate_tokens, stop)
+        result["generated"].append(
+            {
+                "prompt": PROMPTS[index],
+                "text": tokenizer.decode(ids, skip_special_tokens=True),
+                "token_ids": ids,
+                "first_difference": generation.first_difference(ids, baseline.text(index)) if baseline else None,
+            }
+        )
+    return result, arrays, recorded
+
+
+def make_visitor(args, plan, baseline: Baseline | None):
+    """Records the baseline's log-probabilities, compares a cell with the recorded ones, or None."""
+    if args.variant == args.baseline:
+        limit = min(args.divergence_tokens, plan.tokens)
+        return divergence.Recorder(limit) if limit > 0 else None
+    if not baseline or not baseline.recorded:
+        return None
+    stored = str(baseline.recorded["convention"])
+    if stored != plan.convention:
+        raise UserError(
+            f"the baseline's log-probabilities are of {stored}, not of {plan.convention}: evaluate the baseline again"
+        )
+    return divergence.Comparison(baseline.recorded)
+
+
+def check_paired(convention: str, tokens: np.ndarray, baseline: Baseline) -> None:
+    """Every comparison is over the same tokens in the same order, or it is none."""
+    if not np.array_equal(tokens, baseline.tokens.get(f"{convention}/token")):
+        raise UserError(
+            f"{convention}: the baseline scored other tokens (another corpus, tokenizer or evaluate setting): "
+            "evaluate the baseline again"
+        )
+
+
+def figures(plan: conventions.Plan, scores: scoring.Scores) -> dict:
+    """A convention's entry: tokens, windows, how it was cut, mean NLL in nats a token, perplexity, tokens/s."""
+    nll = scores.nll.astype(np.float64)
+    entry = {
+        "tokens": len(nll),
+        "windows": len(plan.windows),
+        "window_tokens": plan.length,
+        "bos": plan.bos,
+        "join": plan.join,
+        "mean_nll": nll.mean(),
+        "perplexity": perplexity(nll.mean()),
+        "tokens_per_s": len(nll) / scores.seconds,
+        **plan.facts,
+    }
+    if plan.convention == "study":
+        # each row's mean loss, weighted by its tokens and not by the one fewer that it predicts
+        sizes = np.array([len(window.tokens) for window in plan.windows])
+        starts = np.cumsum(sizes - 1) - (sizes - 1)
+        entry["paper_loss"] = float((np.add.reduceat(nll, starts) / (sizes - 1) * sizes).sum() / sizes.sum())
+        entry["paper_perplexity"] = perplexity(entry["paper_loss"])
+    if "words" in plan.facts:
+        entry["word_perplexity"] = perplexity(nll.sum() / plan.facts["words"])
+    return {name: float(value) if isinstance(value, np.floating) else value for name, value in entry.items()}
+
+
+def perplexity(loss: float) -> float:
+    """exp of a loss in nats; the largest float where that overflows."""
+    return math.exp(min(loss, 709.0))
+
+
+def judge(loss: float, vocabulary: int, baseline: Baseline | None, convention: str) -> dict:
+    """Status and reason of a cell by its mean NLL: ``diverged`` when it is beyond reason."""
+    if baseline:
+        own = baseline.quality["conventions"][convention]["mean_nll"]
+        if loss > math.log(vocabulary) and loss > own + BEYOND_REASON:
+            reason = (
+                f"{convention}: {loss:.2f} nats a token, worse than guessing among {vocabulary} tokens "
+                f"({math.log(vocabulary):.2f}); the baseline has {own:.2f}"
+            )
+            return {"status": "diverged", "reason": reason}
+    return {"status": "ok", "reason": ""}
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with files.atomic_file(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+if __name__ == "__main__":
+    errors.run(main)
