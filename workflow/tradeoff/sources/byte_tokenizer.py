@@ -29,5 +29,6 @@ def save(folder: Path, *, vocab_size: int, context: int) -> None:
         eos_token=END,
         pad_token=END,
         model_max_length=context,
+        model_input_names=["input_ids", "attention_mask"],
         clean_up_tokenization_spaces=False,
     ).save_pretrained(folder)

@@ -1,0 +1,100 @@
+"""Corpora: rows of text, and the row at which each document starts."""
+
+import html
+import re
+from collections.abc import Callable
+
+from workflow.tradeoff.errors import UserError
+
+# " = Title = ", not " = = Section = = "
+TITLE = re.compile(r" = (?!= ).* = \n")
+DOCUMENT = re.compile(r'<doc\b[^>]*?\btitle="(?P<title>[^"]*)"[^>]*>|<doc\b[^>]*>')
+TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
+
+
+def wikitext_rows(text: str) -> list[str]:
+    """The rows of a raw WikiText file, as on the hub: a line of one space is "", others keep their newline."""
+    lines = text.split("\n")
+    if lines[-1] == "":
+        lines.pop()
+    return ["" if line == " " else line + "\n" for line in lines]
+
+
+def wikitext_raw(rows: list[str]) -> str:
+    """The raw file whose ``wikitext_rows`` are ``rows``."""
+    return "".join(row or " \n" for row in rows)
+
+
+def wikitext_documents(rows: list[str]) -> list[int]:
+    """The first row of each document: a title of one level between empty rows (a formula may look like a title).
+
+    What stands before the first title belongs to the first document, so that every row is in one.
+    """
+    last = len(rows) - 1
+    titles = [
+        index
+        for index, row in enumerate(rows)
+        if TITLE.fullmatch(row) and (index == 0 or not rows[index - 1]) and (index == last or not rows[index + 1])
+    ]
+    return [0, *titles[1:]]
+
+
+def wikitext(text: str) -> tuple[list[str], list[int]]:
+    """Rows and document starts of a raw WikiText file."""
+    rows = wikitext_rows(text)
+    return rows, wikitext_documents(rows)
+
+
+def wikiextractor(text: str) -> tuple[list[str], list[int]]:
+    """Rows and document starts of WikiExtractor's output: the lines between ``<doc ...>`` and ``</doc>``.
+
+    A row is a line that is not empty, with its newline. Entities are decoded, then what is left of tags is removed.
+    The title is the first row; a document of nothing but its title is dropped.
+    Raises UserError when the text has no ``<doc>`` line.
+    """
+    if not DOCUMENT.search(text):
+        raise UserError("the corpus has no <doc ...> line, so it is not in format wikiextractor: correct `format`")
+    rows, documents = [], []
+    current: list[str] = []
+    for line in text.splitlines():
+        opening = DOCUMENT.fullmatch(line.strip())
+        if opening:
+            current = [html.unescape(opening["title"]).strip()] if opening["title"] else []
+        elif line.strip() == "</doc>":
+            if len(current) > 1:
+                documents.append(len(rows))
+                rows += [row + "\n" for row in current]
+            current = []
+        else:
+            clean = TAG.sub("", html.unescape(line)).strip()
+            # WikiExtractor repeats the title as the first line
+            if clean and current != [clean]:
+                current.append(clean)
+    return rows, documents
+
+
+FORMATS: dict[str, Callable[[str], tuple[list[str], list[int]]]] = {
+    "wikitext": wikitext,
+    "wikiextractor": wikiextractor,
+}
+
+
+def parse(data: bytes, form: str, what: str) -> tuple[list[str], list[int]]:
+    """Rows and document starts of ``data`` in format ``form``; UserError when it is unknown, not UTF-8 or empty."""
+    if form not in FORMATS:
+        raise UserError(f"format {form!r} of {what} is unknown: use one of {', '.join(FORMATS)}")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{what} is not UTF-8 text ({error.reason} at byte {error.start}): give a text file") from error
+    if not text.strip():
+        raise UserError(f"{what} is empty: give a source with text")
+    rows, documents = FORMATS[form](text)
+    refuse_empty(rows, what)
+    return rows, documents
+
+
+def refuse_empty(rows: list[str], what: str) -> None:
+    """Raise UserError when no row holds text."""
+    if not any(row.strip() for row in rows):
+        raise UserError(f"{what} has no text in its rows: check the source and its `format`")
