@@ -39,8 +39,9 @@ TRUTHS = {
 MODELS = {"tiny-a": 1.3e8, "tiny-b": 8.2e7, "medium-c": 1.1e9, "medium-d": 1.24e9}
 
 ENVIRONMENT = {
-    "host": {"cpu": "Test CPU @ 2.0 GHz", "cores": 2, "memory_bytes": 8_000_000_000, "governor": "performance"},
+    "device": "cpu",
     "threads": 1,
+    "machine": {"cpu": "Test CPU @ 2.0 GHz", "cores": 2, "memory_gb": 8.0, "governor": "performance", "os": "Linux"},
     "gpu": None,
     "libraries": {"torch": "2.13.0", "transformers": "4.57.6", "onnxruntime": "1.23.2", "bitsandbytes": "0.50.2"},
     "image": "host",
@@ -136,7 +137,7 @@ def speed(model, variant, baseline, fault, rng, replicates, protocols) -> dict:
     }  # fmt: skip
     environment = dict(ENVIRONMENT)
     if fault == "other_machine":
-        environment = {**environment, "host": {**ENVIRONMENT["host"], "cpu": "Other CPU"}, "digest": "d" * 64}
+        environment = {**environment, "machine": {**ENVIRONMENT["machine"], "cpu": "Other CPU"}, "digest": "d" * 64}
     if fault in ("out_of_memory", "unsupported", "error"):
         return {**head, "status": fault, "reason": f"planted {fault}", "environment": environment}
     factor, _ = TRUTHS[variant]

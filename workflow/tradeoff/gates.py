@@ -6,18 +6,12 @@ Each gate returns a reason in plain words, or None when the cell passes.
 import math
 from collections.abc import Iterable, Mapping
 
+from workflow.tradeoff.environment import COMPARED
 from workflow.tradeoff.variants import Variant
 
 QUANTIZED_LEAST = 0.5  # share of the linear weights that must be stored in the variant's own bits
 KL_MOST = 2.0  # nats a token; a rounding of weights that still works stays far below one
 DELTA_NLL_MOST = 2.0  # nats a token: perplexity 7.4 times the baseline's
-
-# what changes from one moment, commit or study to the next without changing what a machine can do
-VOLATILE = frozenset((
-    "digest", "git", "commit", "dirty", "config", "study", "time", "date", "started", "created", "uptime",
-    "load", "load_average", "temperature", "temperature_c", "clocks", "power", "throttle", "throttle_reasons",
-    "utilization", "free_bytes", "available_bytes", "hostname", "pid",
-))  # fmt: skip
 
 
 def not_quantized(variant: Variant, proof: Mapping) -> str | None:
@@ -70,10 +64,8 @@ def diverged(
 
 
 def environment_differences(one: Mapping | None, other: Mapping | None) -> list[str]:
-    """Fields in which two environments differ, as ``field: a | b``; what passes with time is left aside."""
-    if not one or not other:
-        return ["environment: not recorded"] if one != other else []
-    first, second = _flatten(one), _flatten(other)
+    """Fields in which two environments differ, as ``field: a | b``; only those that decide what may be compared."""
+    first, second = (_flatten({key: (data or {}).get(key) for key in COMPARED}) for data in (one, other))
     return [
         f"{name}: {first.get(name, 'absent')} | {second.get(name, 'absent')}"
         for name in sorted(first.keys() | second.keys())
@@ -84,8 +76,6 @@ def environment_differences(one: Mapping | None, other: Mapping | None) -> list[
 def _flatten(data: Mapping, prefix: str = "") -> dict[str, object]:
     flat: dict[str, object] = {}
     for key, value in data.items():
-        if key in VOLATILE:
-            continue
         if isinstance(value, Mapping):
             flat |= _flatten(value, f"{prefix}{key}.")
         else:

@@ -45,7 +45,8 @@ def sentence(facts: dict | None) -> str:
     return (
         f"Protocol {facts['protocol']} ({what}): {facts['prompt_tokens']} prompt tokens, "
         f"{facts['new_tokens']} new tokens, batch 1, greedy; {facts['replicates']} fresh processes × "
-        f"{facts['samples']} samples after {facts['warmup']} warm-up; device {facts['device']}, threads {facts['threads']}."
+        f"{facts['samples']} samples after {facts['warmup']} warm-up; "
+        f"device {facts['device']}, threads {facts['threads']}."
     )
 
 

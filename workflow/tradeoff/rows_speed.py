@@ -22,14 +22,14 @@ def replicates(speed: Mapping, protocol: str, role: str) -> list[dict]:
     return sorted((run for run in runs if run["role"] == role and run["samples"]), key=lambda run: run["replicate"])
 
 
-def decode_rate(run: Mapping) -> float:
-    """Decode tokens a second of one replicate: median over its samples of tokens / summed inter-token times."""
-    return statistics.median(len(sample["itl_s"]) / sum(sample["itl_s"]) for sample in run["samples"])
+def decode_rates(run: Mapping) -> list[float]:
+    """Decode tokens a second of each sample of a replicate: tokens / summed inter-token times."""
+    return [len(sample["itl_s"]) / sum(sample["itl_s"]) for sample in run["samples"]]
 
 
-def study_rate(run: Mapping) -> float:
-    """Tokens a second of one replicate by the study's protocol: mean new tokens / mean seconds."""
-    return sum(s["new_tokens"] for s in run["samples"]) / sum(s["total_s"] for s in run["samples"])
+def study_rates(run: Mapping) -> list[float]:
+    """Tokens a second of each sample by the study's protocol: new tokens / seconds of the whole call."""
+    return [sample["new_tokens"] / sample["total_s"] for sample in run["samples"]]
 
 
 def pooled_itl(run: Mapping) -> np.ndarray:
@@ -42,15 +42,15 @@ def speed_columns(speed: Mapping) -> dict:
     line: dict = {}
     own = replicates(speed, "standard", "cell")
     if own:
-        line |= triple("decode_tokens_per_s", stats.median_interval([decode_rate(run) for run in own]))
+        line |= triple("decode_tokens_per_s", stats.median_interval([decode_rates(run) for run in own]))
         line |= triple(
             "ttft_ms",
-            stats.median_interval([1e3 * statistics.median(s["ttft_s"] for s in run["samples"]) for run in own]),
+            stats.median_interval([[1e3 * sample["ttft_s"] for sample in run["samples"]] for run in own]),
         )
         for percent in (50, 90, 99):
             values = [1e3 * float(np.percentile(pooled_itl(run), percent)) for run in own]
             line |= triple(f"itl_p{percent}_ms", stats.median_interval(values))
-        line |= _ratio("speedup", speed, "standard", decode_rate)
+        line |= _ratio("speedup", speed, "standard", decode_rates)
         line["speed_verdict"] = _speed_verdict(speed, line)
         line["replicates"] = len(own)
         line["noisy"] = str(bool(speed["protocols"]["standard"].get("noisy"))).lower()
@@ -65,7 +65,7 @@ def speed_columns(speed: Mapping) -> dict:
         line["study_tokens_per_s"] = sum(tokens) / sum(seconds)
         line["study_s_mean"] = statistics.fmean(seconds)
         line["study_s_sd"] = statistics.stdev(seconds) if len(seconds) > 1 else None
-        line |= _ratio("study_speedup", speed, "study", study_rate)
+        line |= _ratio("study_speedup", speed, "study", study_rates)
     return line
 
 
@@ -73,12 +73,12 @@ def triple(name: str, interval) -> dict:
     return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
-def _ratio(name: str, speed: Mapping, protocol: str, rate) -> dict:
+def _ratio(name: str, speed: Mapping, protocol: str, rates) -> dict:
     """Paired ratio over the replicates that the cell and its baseline both have; 1 for the baseline itself."""
     if speed["variant"] == speed["baseline"]:
         return {name: 1.0, f"{name}_low": 1.0, f"{name}_high": 1.0}
-    own = {run["replicate"]: rate(run) for run in replicates(speed, protocol, "cell")}
-    base = {run["replicate"]: rate(run) for run in replicates(speed, protocol, "baseline")}
+    own = {run["replicate"]: rates(run) for run in replicates(speed, protocol, "cell")}
+    base = {run["replicate"]: rates(run) for run in replicates(speed, protocol, "baseline")}
     pairs = sorted(own.keys() & base.keys())
     if not pairs:
         return {}
@@ -152,7 +152,7 @@ def proof_columns(cell: Cell) -> dict:
     bandwidth = (cell.speed.get("bandwidth") or {}).get("bytes_per_s")
     own = replicates(cell.speed, "standard", "cell")
     if bandwidth and read and own:
-        rate = statistics.median(decode_rate(run) for run in own)
+        rate = stats.median_interval([decode_rates(run) for run in own]).value
         line["mbu_pct"] = 100 * read * rate / bandwidth
         line["roofline_label"] = roofline_label(line["mbu_pct"], cell, proof)
     return line
