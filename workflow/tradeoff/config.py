@@ -89,3 +89,10 @@ def cells(config: dict, model: str) -> tuple[list[str], str]:
     baseline = entry.get("baseline", config["baseline"])
     variants = entry.get("variants", config["variants"])
     return sorted(variants, key=lambda name: name != baseline), baseline
+
+
+def device(config: dict) -> str:
+    """``cpu`` or ``cuda``: the config's word, and for ``auto`` whether the driver shows a card here."""
+    if config["device"] != "auto":
+        return config["device"]
+    return "cuda" if Path("/dev/nvidia0").exists() or Path("/dev/dxg").exists() else "cpu"

@@ -1,0 +1,36 @@
+"""From a pinned model to a trade-off report: what each quantization buys, what it costs, and which to deploy.
+
+snakemake --cores 1                                   the embedded default: a small model on this machine's CPU
+snakemake --cores 1 --use-singularity --configfile config/t4.yaml      the study, in a pinned container
+snakemake --report results/demo/report.html           one self-contained page of what was made
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+# A user's --configfile stands in for the embedded default; --config values are laid over either.
+if not workflow.config_settings.configfiles:
+
+    configfile: "config/config.yaml"
+
+
+report: "report/workflow.rst"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/fetch.smk"
+include: "workflow/rules/export.smk"
+include: "workflow/rules/quantize.smk"
+include: "workflow/rules/measure.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/summarize.smk"
+include: "workflow/rules/decide.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        f"{RESULTS}/report.md",
+        f"{RESULTS}/environment.json",

@@ -1,0 +1,64 @@
+"""Take per-token log-probabilities, divergence from the baseline and generated text of every cell.
+
+INPUTS:
+    the cell's artifact, the corpus, and the baseline's own evaluation
+
+OUTPUTS:
+    {results}/quality/{model}/{variant}.json    perplexity by convention, divergence, text
+    {results}/quality/{model}/{variant}.npz     per-token negative log-likelihoods, paired across variants
+"""
+
+
+def baseline_quality(wildcards):
+    name = baseline(wildcards.model)
+    return [] if wildcards.variant == name else f"{RESULTS}/quality/{wildcards.model}/{name}.json"
+
+
+rule evaluate:
+    input:
+        artifacts=artifacts,
+        corpus=f"{RESULTS}/corpus/{CORPUS}.json",
+        baseline=baseline_quality,
+    output:
+        json=f"{RESULTS}/quality/{{model}}/{{variant}}.json",
+        arrays=f"{RESULTS}/quality/{{model}}/{{variant}}.npz",
+    log:
+        f"{RESULTS}/logs/evaluate/{{model}}_{{variant}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/evaluate/{{model}}_{{variant}}.tsv"
+    container:
+        CONTAINER
+    resources:
+        gpu=1,
+    params:
+        code=engine_code("evaluate"),
+        study=config["study"],
+        baseline=lambda wildcards: baseline(wildcards.model),
+        baseline_flag=lambda wildcards, input: ["--baseline-quality", input.baseline] if input.baseline else [],
+        artifact=lambda wildcards: artifact(wildcards.model, wildcards.variant),
+        model=lambda wildcards: f"{RESULTS}/models/{wildcards.model}",
+        settings={key: value for key, value in config["evaluate"].items() if key != "diagnose_share"},
+        device=DEVICE,
+        threads=THREADS,
+    shell:
+        """
+        python -m workflow.tradeoff.evaluate \\
+        --study {params.study:q} \\
+        --model {wildcards.model:q} \\
+        --variant {wildcards.variant:q} \\
+        --artifact {params.artifact:q} \\
+        --baseline {params.baseline:q} \\
+        {params.baseline_flag:q} \\
+        --model-folder {params.model:q} \\
+        --corpus {input.corpus:q} \\
+        --conventions {params.settings[conventions]:q} \\
+        --max-tokens {params.settings[max_tokens]} \\
+        --batch-tokens {params.settings[batch_tokens]} \\
+        --divergence-tokens {params.settings[divergence_tokens]} \\
+        --generate-tokens {params.settings[generate_tokens]} \\
+        --bos {params.settings[bos]} \\
+        --device {params.device:q} \\
+        --threads {params.threads} \\
+        --output {output.json:q} \\
+        2> >(tee {log:q} >&2)
+        """

