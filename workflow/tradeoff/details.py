@@ -66,10 +66,8 @@ def conventions(cells: Iterable[Cell], lines: Mapping[tuple[str, str], Mapping],
     table = []
     extra = ("paper_loss", "paper_perplexity", "words", "word_perplexity")
     for cell in cells:
-        if cell.quality.get("status") != "ok":
-            continue
         compared = lines[cell.key]["delta_nll"] is not None
-        for name, found in cell.quality["conventions"].items():
+        for name, found in (cell.quality.get("conventions") or {}).items():
             line = {
                 "model": cell.model, "variant": cell.variant, "baseline": cell.baseline, "convention": name,
                 "tokens": found["tokens"], "windows": found.get("windows"), "bos": found.get("bos"),

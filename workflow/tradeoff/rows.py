@@ -42,7 +42,7 @@ def row(cell: Cell, baseline: Cell | None, convention: str | None, limits: Mappi
     if speed.get("status") == "ok":
         line |= rows_speed.speed_columns(speed)
         line |= rows_speed.memory_columns(speed, baseline) | rows_speed.proof_columns(cell)
-    if text.get("status") == "ok":
+    if text.get("conventions"):
         line |= rows_accuracy.accuracy_columns(cell, baseline, convention) | rows_accuracy.text_columns(text)
     differences = _differences(cell, baseline)
     if differences:

@@ -1,0 +1,218 @@
+"""Scenarios: which variant of a model meets a set of limits, and which of those is best.
+
+A limit is held against the unfavourable end of the 95% interval, so that "at most 5%" holds at 95% confidence.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+from workflow.tradeoff.errors import UserError
+
+OBJECTIVES = {
+    "speed": "fastest",
+    "memory": "smallest",
+    "quality": "closest to the baseline",
+    "balanced": "best product of speed, memory and accuracy",
+}
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What is asked for, and its limits. memory: ``weights`` (with the cache) or ``peak`` (the whole process)."""
+
+    name: str
+    objective: str = "speed"
+    max_memory_gb: float | None = None
+    min_tokens_per_s: float | None = None
+    max_degradation_pct: float | None = None
+    max_parameters: float | None = None
+    min_parameters: float | None = None
+    memory: str = "weights"
+    undetectable: bool = False  # only variants without a detectable change of the NLL
+
+    def limits(self) -> str:
+        """The limits in words; ``none`` without one."""
+        said = [
+            (self.max_memory_gb, f"{self.memory_words()} ≤ {self.max_memory_gb} GB"),
+            (self.min_tokens_per_s, f"≥ {self.min_tokens_per_s} tokens/s"),
+            (self.max_degradation_pct, f"degradation ≤ {self.max_degradation_pct}%"),
+            (self.undetectable or None, "no detectable change of accuracy"),
+        ]
+        return ", ".join(text for value, text in said if value is not None) or "none"
+
+    def memory_words(self) -> str:
+        return "peak memory" if self.memory == "peak" else "weights and cache"
+
+
+def parse(data: Mapping[str, Mapping]) -> list[Scenario]:
+    """Scenarios out of {name: {objective, limits...}}; UserError names an unknown key, objective or memory."""
+    known = {field.name for field in fields(Scenario)} - {"name"}
+    found = []
+    for name, content in data.items():
+        if unknown := set(content) - known:
+            raise UserError(
+                f"scenario {name}: unknown key {', '.join(sorted(unknown))}: one of {', '.join(sorted(known))}"
+            )
+        scenario = Scenario(name, **content)
+        if scenario.objective not in OBJECTIVES:
+            raise UserError(
+                f"scenario {name}: unknown objective {scenario.objective!r}: one of {', '.join(OBJECTIVES)}"
+            )
+        if scenario.memory not in ("weights", "peak"):
+            raise UserError(f"scenario {name}: memory is weights or peak, not {scenario.memory!r}")
+        found.append(scenario)
+    return found
+
+
+def used_mb(row: Mapping, memory: str) -> float:
+    """MB that count: weights and cache, or the higher of the peaks while loading and decoding."""
+    return row["memory_mb"] if memory == "weights" else max(row["peak_mb"], row["load_peak_mb"])
+
+
+def refusal(row: Mapping, scenario: Scenario) -> str | None:
+    """Why a cell cannot be the answer, or None."""
+    if row["status"] != "ok":
+        return f"{row['status']}: {row['reason']}"
+    if math.isnan(row["decode_tokens_per_s"]):
+        return "its decode speed was not measured"
+    if math.isnan(row["speedup"]) or math.isnan(row["memory_reduction_pct"]):
+        return f"it cannot be compared: {row['reason'] or 'its baseline has no figure'}"
+    return _over_memory(row, scenario) or _too_slow(row, scenario) or _degraded(row, scenario)
+
+
+def _over_memory(row: Mapping, scenario: Scenario) -> str | None:
+    if scenario.max_memory_gb is None:
+        return None
+    gigabytes = used_mb(row, scenario.memory) / 1e3
+    if gigabytes <= scenario.max_memory_gb:
+        return None
+    return f"{scenario.memory_words()} {gigabytes:.3g} GB, above {scenario.max_memory_gb} GB"
+
+
+def _too_slow(row: Mapping, scenario: Scenario) -> str | None:
+    least = scenario.min_tokens_per_s
+    if least is None or row["decode_tokens_per_s_low"] >= least:
+        return None
+    return (
+        f"{row['decode_tokens_per_s']:.3g} tokens/s, of which only {row['decode_tokens_per_s_low']:.3g} are sure: "
+        f"below {least}"
+    )
+
+
+def _degraded(row: Mapping, scenario: Scenario) -> str | None:
+    most = scenario.max_degradation_pct
+    if most is not None:
+        if math.isnan(row["degradation_high_pct"]):
+            return "its degradation is not known"
+        if row["degradation_high_pct"] > most:
+            return f"degradation {row['degradation_pct']:.2f}%, maybe {row['degradation_high_pct']:.2f}%: above {most}%"
+    if scenario.undetectable and row["quality_verdict"] == "worse":
+        return f"worse than the baseline by {row['degradation_pct']:.2f}%"
+    if scenario.undetectable and not isinstance(row["quality_verdict"], str):
+        return "its change of accuracy is not known"
+    return None
+
+
+def merit(row: Mapping, scenario: Scenario) -> float:
+    """What the scenario's objective makes of a cell; more is better, and a ratio of two merits means something."""
+    speed, memory = row["speedup"], 1 / used_mb(row, scenario.memory)
+    if scenario.objective == "speed":
+        return speed
+    if scenario.objective == "memory":
+        return memory
+    kept = math.exp(-row["delta_nll"]) if not math.isnan(row["delta_nll"]) else 1.0
+    return kept if scenario.objective == "quality" else speed * memory * kept
+
+
+def answer(rows: Sequence[Mapping], scenario: Scenario) -> dict:
+    """The best admissible variant of one model, the runner-up, the margin between them, and who was refused why."""
+    refused = {row["variant"]: why for row in rows if (why := refusal(row, scenario))}
+    # equal merits are told apart by speed, then by memory
+    admitted = sorted(
+        (row for row in rows if row["variant"] not in refused),
+        key=lambda row: (-merit(row, scenario), -row["speedup"], row["memory_mb"]),
+    )
+    model = rows[0]["model"]
+    found = {
+        "scenario": scenario.name,
+        "model": model,
+        "size_class": rows[0]["size_class"],
+        "objective": scenario.objective,
+        "limits": scenario.limits(),
+        "winner": admitted[0]["variant"] if admitted else None,
+        "runner_up": admitted[1]["variant"] if len(admitted) > 1 else None,
+        "margin_pct": None,
+        "separated": None,
+        "admitted": [row["variant"] for row in admitted],
+        "refused": refused,
+    }
+    if len(admitted) > 1:
+        first, second = admitted[:2]
+        found["margin_pct"] = 100 * (merit(first, scenario) / merit(second, scenario) - 1)
+        found["separated"] = "yes" if _separated(first, second, scenario) else "no"
+    if admitted:
+        names = ("decode_tokens_per_s", "speedup", "memory_mb", "peak_mb", "load_peak_mb", "degradation_pct")
+        found |= {name: None if math.isnan(admitted[0][name]) else admitted[0][name] for name in names}
+    found["text"] = sentence(found, admitted, scenario)
+    return found
+
+
+def _separated(first: Mapping, second: Mapping, scenario: Scenario) -> bool:
+    """Whether the intervals of what is compared lie apart; memory is counted, so any difference is one."""
+    if scenario.objective == "memory":
+        return used_mb(first, scenario.memory) < used_mb(second, scenario.memory)
+    if scenario.objective == "quality":
+        return first["delta_nll_high"] < second["delta_nll_low"]
+    if scenario.objective == "speed":
+        return first["speedup_low"] > second["speedup_high"]
+    return _merit_end(first, scenario, "low") > _merit_end(second, scenario, "high")
+
+
+def _merit_end(row: Mapping, scenario: Scenario, end: str) -> float:
+    """An end of the balanced merit: all factors at their worst, or all at their best."""
+    other = {"low": "high", "high": "low"}[end]
+    moved = {**row, "speedup": row[f"speedup_{end}"], "delta_nll": row[f"delta_nll_{other}"]}
+    return merit(moved, scenario)
+
+
+def sentence(found: Mapping, admitted: Sequence[Mapping], scenario: Scenario) -> str:
+    """The answer in words, with its cells."""
+    model = found["model"]
+    if not admitted:
+        return f"{model}: no admissible variant (limits: {found['limits']})."
+    best = admitted[0]
+    text = f"{cite(best)}: {figures(best)}."
+    if found["runner_up"]:
+        sure = "" if found["separated"] == "yes" else ", which is within the noise"
+        if abs(found["margin_pct"]) < 0.005:
+            sure = ": a tie, told apart by speed" if scenario.objective != "speed" else ": a tie"
+        text += f" Ahead of {cite(admitted[1])} by {found['margin_pct']:.1f}%{sure}."
+    limit, peak = scenario.max_memory_gb, max(best["peak_mb"], best["load_peak_mb"]) / 1e3
+    if limit is not None and scenario.memory == "weights" and peak > limit:
+        text += (
+            f" Mind that the whole process peaked at {peak:.2f} GB: libraries and loading count where the limit does."
+        )
+    return text
+
+
+def cite(row: Mapping) -> str:
+    return f"{row['model']}/{row['variant']}"
+
+
+def figures(row: Mapping) -> str:
+    """A cell's three figures in words."""
+    parts = [f"{row['decode_tokens_per_s']:.3g} tokens/s"]
+    if row["variant"] != row["baseline"]:
+        interval = (
+            f" [{row['speedup_low']:.2f}, {row['speedup_high']:.2f}]" if not math.isnan(row["speedup_low"]) else ""
+        )
+        parts[0] += f" ({row['speedup']:.2f}×{interval} the baseline)"
+    parts.append(f"{row['memory_mb']:.0f} MB of weights and cache")
+    if math.isnan(row["degradation_pct"]):
+        parts.append("accuracy not measured")
+    elif row["variant"] != row["baseline"]:
+        low, high = row["degradation_low_pct"], row["degradation_high_pct"]
+        interval = f" [{low:+.2f}, {high:+.2f}]" if not math.isnan(low) else ""
+        parts.append(f"perplexity {row['degradation_pct']:+.2f}%{interval}")
+    return ", ".join(parts)
