@@ -45,6 +45,10 @@ def _torch(name, precision, bits, label, devices=BOTH, engine="hf", **options):
     return Variant(name, engine, precision, bits, "model", True, devices, label, tuple(options.items()))
 
 
+def _graph(name, precision, bits, label, **options):
+    return _torch(name, precision, bits, label, devices=("cuda",), engine="graph", **options)
+
+
 def _onnx(name, precision, bits, label, artifact=None, devices=BOTH, **options):
     artifact = artifact or name.removeprefix("onnx-")
     return Variant(name, "onnx", precision, bits, artifact, artifact.endswith("-kv"), devices, label, tuple(options.items()))
@@ -60,6 +64,12 @@ VARIANTS = {
         _torch("bnb-int8-t0", "int8", 8, "INT8 (threshold 0)", threshold=0.0),
         _torch("bnb-nf4", "nf4", 4, "NF4"),
         _torch("bnb-fp4", "fp4", 4, "FP4"),
+        # the decode step compiled and replayed as a CUDA graph; source: the variant whose weights it starts from
+        _graph("torch-fp16-graph", "fp16", 16, "FP16 (CUDA graph)", source="torch-fp16"),
+        _graph("bnb-int8-t0-graph", "int8", 8, "INT8 (threshold 0, CUDA graph)", source="bnb-int8-t0"),
+        _graph("bnb-nf4-graph", "nf4", 4, "NF4 (CUDA graph)", source="bnb-nf4"),
+        _graph("int8-graph", "int8", 8, "INT8 weight-only (CUDA graph)", source="torch-fp16", weight_only=True),
+        _graph("int4-graph", "int4", 4, "INT4 weight-only (CUDA graph)", source="torch-fp16", weight_only=True),
         _onnx("onnx-fp32", "fp32", 32, "ONNX FP32"),
         _onnx("onnx-int8", "int8", 8, "ONNX INT8"),
         _onnx("onnx-fp32-kv", "fp32", 32, "ONNX KV Cache"),
