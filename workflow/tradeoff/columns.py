@@ -45,7 +45,11 @@ GROUPS: dict[str, dict[str, str]] = {
         "generate call timed, reading the prompt included. New tokens divided by mean seconds.",
         "study_s_mean": "Mean seconds of such a call.",
         "study_s_sd": "Standard deviation of these seconds, as the study gives it.",
-        **_with_interval("study_speedup", "Speedup by the study's protocol, again pair by pair."),
+        **_with_interval(
+            "study_speedup",
+            "Speedup by the study's protocol. Where the baseline was not timed in turns by it, this is against the "
+            "baseline's own cell, and drift of the machine between the two is in it: trust speedup first.",
+        ),
         "replicates": "Fresh processes of the cell that were timed.",
         "noisy": "true when the interval stayed wider than the configured share after all repeats: read with care.",
         "harness_pct": "What our own timing adds to each token, in percent of the usual pause. Should be at most 1.",

@@ -120,6 +120,9 @@ def short_answer(rows: Sequence[Mapping], answers: Sequence[Mapping], found: Map
     chosen = [name for name in wanted if name in present] or list(dict.fromkeys(present))[:3]
     for name in chosen:
         texts = [entry["text"] for entry in answers if entry["scenario"] == name]
+        if len(texts) > 1:
+            texts = [f"{brief(entry)};" for entry in answers if entry["scenario"] == name]
+            texts[-1] = texts[-1].replace(";", ".")
         limits = next(entry["limits"] for entry in answers if entry["scenario"] == name)
         lines.append(f"{wanted.get(name, name)} ({name}; limits: {limits}): {' '.join(texts)}")
     cautions = [
@@ -128,6 +131,15 @@ def short_answer(rows: Sequence[Mapping], answers: Sequence[Mapping], found: Map
     slow = [scenarios.cite(row) for row in rows if row["status"] == "ok" and row["speed_verdict"] == "slower"]
     lines.append(f"Slower than the baseline: {', '.join(slow) or 'none'}. No figure: {', '.join(cautions) or 'none'}.")
     return lines
+
+
+def brief(entry: Mapping) -> str:
+    """A scenario's answer for one of several models, without intervals: the scenarios' own section has them."""
+    if entry["winner"] is None:
+        return f"{entry['model']}: no admissible variant"
+    change = "" if entry["degradation_pct"] is None else f", perplexity {entry['degradation_pct']:+.2f}%"
+    speed = f"{entry['decode_tokens_per_s']:.3g} tokens/s, {entry['speedup']:.2f}×"
+    return f"{entry['model']}/{entry['winner']} ({speed}, {entry['memory_mb']:.0f} MB{change})"
 
 
 def clean(data):

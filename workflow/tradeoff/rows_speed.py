@@ -37,8 +37,8 @@ def pooled_itl(run: Mapping) -> np.ndarray:
     return np.concatenate([sample["itl_s"] for sample in run["samples"]])
 
 
-def speed_columns(speed: Mapping) -> dict:
-    """Speed, latency and their intervals over replicates."""
+def speed_columns(speed: Mapping, baseline: Cell | None = None) -> dict:
+    """Speed, latency and their intervals over replicates; ``baseline`` is the same model's, for the study's protocol."""
     line: dict = {}
     own = replicates(speed, "standard", "cell")
     if own:
@@ -50,7 +50,7 @@ def speed_columns(speed: Mapping) -> dict:
         for percent in (50, 90, 99):
             values = [1e3 * float(np.percentile(pooled_itl(run), percent)) for run in own]
             line |= triple(f"itl_p{percent}_ms", stats.median_interval(values))
-        line |= _ratio("speedup", speed, "standard", decode_rates)
+        line |= _ratio("speedup", speed, own, replicates(speed, "standard", "baseline"), decode_rates)
         line["speed_verdict"] = _speed_verdict(speed, line)
         line["replicates"] = len(own)
         line["noisy"] = str(bool(speed["protocols"]["standard"].get("noisy"))).lower()
@@ -65,7 +65,10 @@ def speed_columns(speed: Mapping) -> dict:
         line["study_tokens_per_s"] = sum(tokens) / sum(seconds)
         line["study_s_mean"] = statistics.fmean(seconds)
         line["study_s_sd"] = statistics.stdev(seconds) if len(seconds) > 1 else None
-        line |= _ratio("study_speedup", speed, "study", study_rates)
+        reference = replicates(speed, "study", "baseline") or (
+            replicates(baseline.speed, "study", "cell") if baseline else []
+        )
+        line |= _ratio("study_speedup", speed, short, reference, study_rates)
     return line
 
 
@@ -73,12 +76,11 @@ def triple(name: str, interval) -> dict:
     return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
-def _ratio(name: str, speed: Mapping, protocol: str, rates) -> dict:
+def _ratio(name: str, speed: Mapping, cell: Sequence[Mapping], baseline: Sequence[Mapping], rates) -> dict:
     """Paired ratio over the replicates that the cell and its baseline both have; 1 for the baseline itself."""
     if speed["variant"] == speed["baseline"]:
         return {name: 1.0, f"{name}_low": 1.0, f"{name}_high": 1.0}
-    own = {run["replicate"]: rates(run) for run in replicates(speed, protocol, "cell")}
-    base = {run["replicate"]: rates(run) for run in replicates(speed, protocol, "baseline")}
+    own, base = ({run["replicate"]: rates(run) for run in runs} for runs in (cell, baseline))
     pairs = sorted(own.keys() & base.keys())
     if not pairs:
         return {}
@@ -167,6 +169,6 @@ def roofline_label(mbu_pct: float, cell: Cell, proof: Mapping) -> str:
     if mbu_pct >= 50:
         return "bandwidth-bound"
     if requested(cell) == "cuda":
-        kernels = proof.get("kernels_per_token")
+        kernels = (cell.speed.get("kernels") or {}).get("kernels_per_token")
         return f"launch-bound ({kernels:.0f} kernels per token)" if kernels else "launch-bound"
     return "compute-bound"

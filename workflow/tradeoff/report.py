@@ -1,0 +1,173 @@
+"""Write report.md from the tables, the figures and the decision, by a Jinja2 template. No number is typed by hand.
+
+    python -m workflow.tradeoff.report --tables results/demo/tables --figures results/demo/figures \\
+        --environment results/demo/environment.json --template report/report.md.j2 --config '{...}' \\
+        --manifests results/demo/models/*/manifest.json --commands 'snakemake --cores 1' --output results/demo/report.md
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+
+from workflow.tradeoff import columns, errors, markdown
+from workflow.tradeoff.errors import UserError
+from workflow.tradeoff.files import atomic_file, read_json
+
+SOURCE = ("source", "repo", "config", "split", "revision", "package", "member", "path", "sha256")
+REQUIRED = ("summary", "benchmark", "onnx", "perplexity", "degradation", "accuracy_drop", "pareto")
+
+
+def tables(folder: Path) -> dict[str, pd.DataFrame]:
+    """Every CSV of the folder by name; UserError when one that the report needs is missing."""
+    found = {path.stem: read_table(path) for path in sorted(folder.glob("*.csv"))}
+    if missing := [name for name in REQUIRED if name not in found]:
+        raise UserError(f"{folder} lacks {', '.join(missing)}.csv: run summarize and decide first")
+    return found
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table; an empty frame for a file without any column."""
+    try:
+        return pd.read_csv(path)
+    except pd.errors.EmptyDataError:
+        return pd.DataFrame()
+
+
+def manifests(paths: Sequence[Path | str]) -> list[dict]:
+    """What is named of each artifact: folder, source, licence, digest, and the digest that it was made from."""
+    found = []
+    for path in map(Path, paths):
+        data = read_json(path)
+        folder = "/".join(path.parent.parts[-3:] if "onnx" in path.parts else path.parent.parts[-2:])
+        found.append(
+            {
+                "artifact": folder,
+                "source": source_words(data.get("source") or {}),
+                "licence": data.get("license"),
+                "digest": data["digest"],
+                "made_from": data.get("made_from"),
+                "files_mb": sum(entry["bytes"] for entry in data["files"].values()) / 1e6,
+            }
+        )
+    return found
+
+
+def source_words(source: Mapping) -> str:
+    """``key value`` of what is known about a source, in one line."""
+    return ", ".join(f"{key} {value}" for key, value in source.items() if value not in (None, "", [], {}))
+
+
+def claims(folder: Path) -> list[dict]:
+    """The rows of claims.csv, empty where the study was not put on trial; numbers stay as they are written."""
+    path = folder / "claims.csv"
+    if not path.is_file():
+        return []
+    from workflow.tradeoff import claims as trial
+
+    return trial.read(path)
+
+
+def context(options) -> dict:
+    """What the template may use."""
+    found = tables(options.tables)
+    notes = read_json(options.tables / "notes.json")
+    decision = read_json(options.decision or options.tables / "decision.json")
+    rows = claims(options.tables)
+    counts = {}
+    if rows:
+        from workflow.tradeoff import claims as trial
+
+        counts = trial.counts(rows)
+    folder = options.output.absolute().parent
+    environment, corpus = read_json(options.environment), options.config.get("corpus") or {}
+    summary = found["summary"]
+    remarks = summary[(summary["status"] == "ok") & summary["reason"].notna()]
+    return {
+        "tables": found,
+        "remarks": remarks.to_dict("records"),
+        "notes": {name: entry["note"] for name, entry in notes.items()},
+        "titles": {name: entry["title"] for name, entry in notes.items()},
+        "decision": decision,
+        "figures": _links(options.figures, folder, "*.svg"),
+        "links": _links(options.tables, folder, "*.csv"),
+        "environment": environment,
+        "config": options.config,
+        "config_text": json.dumps(options.config, indent=1, ensure_ascii=False),
+        "commands": options.commands,
+        "manifests": pd.DataFrame(manifests(options.manifests)),
+        "groups": columns.GROUPS,
+        "claims": rows,
+        "claim_counts": counts,
+        "corpus": corpus,
+        "corpus_source": source_words({key: corpus.get(key) for key in SOURCE}),
+        "environment_table": environment_table(environment),
+        "environments": ", ".join(sorted(set(summary["environment"].dropna().astype(str)))),
+    }
+
+
+def environment_table(environment: Mapping) -> pd.DataFrame:
+    """Machine, libraries and image, one fact a line; the config has its own place in the report."""
+    lines = []
+    for name, value in environment.items():
+        if name in ("config", "digest", "git"):
+            continue
+        if isinstance(value, Mapping):
+            lines += [
+                {"fact": f"{name}: {key}", "value": str(entry)} for key, entry in value.items() if entry is not None
+            ]
+        elif value is not None:
+            lines.append({"fact": name, "value": str(value)})
+    return pd.DataFrame(lines)
+
+
+def _links(folder: Path, start: Path, pattern: str) -> dict[str, str]:
+    """{stem: path relative to the report}."""
+    return {
+        path.stem: Path(os.path.relpath(path.absolute(), start)).as_posix() for path in sorted(folder.glob(pattern))
+    }
+
+
+def render(template: Path, values: Mapping) -> str:
+    """The report; a name that the template does not know is an error, not a gap."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(template.parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"table": markdown.table, "number": markdown.number, "text": markdown.text}
+    return environment.get_template(template.name).render(**values)
+
+
+def _json(text: str) -> dict:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(f"--config is not JSON ({error}): give the study's config as one JSON object") from error
+
+
+def main(argv: list[str]) -> None:
+    parser = errors.parser(__doc__)
+    parser.add_argument("--tables", required=True, type=Path, metavar="FOLDER", help="of summarize, decide and claims")
+    parser.add_argument("--figures", required=True, type=Path, metavar="FOLDER")
+    parser.add_argument("--decision", type=Path, metavar="FILE", help="default: decision.json among the tables")
+    parser.add_argument("--environment", required=True, type=Path, metavar="FILE")
+    parser.add_argument("--template", required=True, type=Path, metavar="FILE", help="report/report.md.j2")
+    parser.add_argument("--config", required=True, metavar="JSON", help="the study's config")
+    parser.add_argument("--manifests", nargs="*", default=[], metavar="FILE", help="of models and ONNX artifacts")
+    parser.add_argument("--commands", nargs="*", default=[], metavar="COMMAND", help="that make this study again")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE")
+    options = parser.parse_args(argv)
+    options.config = _json(options.config)
+    text = render(options.template, context(options))
+    with atomic_file(options.output) as temporary:
+        temporary.write_text(text)
+
+
+if __name__ == "__main__":
+    errors.run(main)
