@@ -148,6 +148,8 @@ def sample(args) -> dict:
             f"measure: prompt_tokens + new_tokens is {length}, more than the {engine.context} tokens that "
             f"{args.model_folder.name} takes: lower one of them"
         )
+    if hasattr(engine, "reserve"):
+        engine.reserve(length)
     result |= standard(engine, ids, args.new_tokens, args.warmup, args.samples)
     watch.mark("decode")
     result["harness_s"] = harness_seconds()
@@ -163,6 +165,7 @@ def sample(args) -> dict:
             "cache_length": length,
             **watch.result(),
         }
+        proof["bytes_per_token"] = roofline.bytes_per_token(proof, engine.cache_bytes(length))
         proof["cache_growth"] = cache_growth(engine, ids)
         result["proof"] = proof
         result["kernels"] = roofline.kernel_profile(engine)

@@ -33,6 +33,9 @@ class Engine(Protocol):
         Never stops early. This is what the ``study`` protocol times.
         """
 
+    def reserve(self, length: int) -> None:
+        """Optional: make room in the cache for ``length`` tokens, so that it need not grow while it is timed."""
+
     def synchronize(self) -> None:
         """Wait until the device has done all that was asked of it."""
 
@@ -43,6 +46,7 @@ class Engine(Protocol):
         """What really ran. Keys that every engine gives:
 
         weight_bytes: {dtype: bytes} of all parameters in memory, quantization constants included;
+        unread_bytes: of these, tables of which a decoded token reads one row (positions, an untied embedding);
         linear_weights: number of weights of linear layers (the LM head among them, when it is one);
         linear_quantized: how many of these are stored in the variant's own number of bits;
         quantized_fraction: their ratio;

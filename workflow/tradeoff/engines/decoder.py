@@ -23,7 +23,7 @@ class Norm(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """One transformer block. qkv and, for Llama, up (gate, then up) are concatenated: one product instead of several."""
+    """One transformer block; qkv and, for Llama, up (gate, then up) are one product each instead of several."""
 
     norm1: Norm
     qkv: linear.Weight
@@ -133,7 +133,9 @@ def from_network(network, convert=None) -> Decoder:
 def _require(config, **settings) -> None:
     for key, value in settings.items():
         if getattr(config, key, value) != value:
-            raise CellFailure("unsupported", f"graph variants need {key}={value}; this model has {getattr(config, key)}")
+            raise CellFailure(
+                "unsupported", f"graph variants need {key}={value}; this model has {getattr(config, key)}"
+            )
 
 
 def _norm(module) -> Norm:

@@ -114,7 +114,7 @@ def cache_bytes(config, itemsize: int, length: int) -> int:
 
 
 def torch_proof(network, variant: Variant) -> dict:
-    """What a torch model holds: see ``Engine.proof``. Tied weights are counted once in bytes, and the head as linear."""
+    """What a torch model holds: see ``Engine.proof``. Tied weights count once in bytes, and the head as linear."""
     weight_bytes: dict[str, int] = {}
     parameters: dict[str, int] = {}
     seen = set()
@@ -136,11 +136,19 @@ def torch_proof(network, variant: Variant) -> dict:
     return {
         "weight_bytes": weight_bytes,
         "parameters": parameters,
+        "unread_bytes": _unread(network) + weight_bytes.get("bool", 0),  # GPT-2 keeps causal masks, which SDPA ignores
         "linear_weights": linear,
         "linear_quantized": quantized,
         "quantized_fraction": quantized / linear,
         "cache": True,
     }
+
+
+def _unread(network) -> int:
+    """Bytes of the embedding tables of which a token reads one row: all that are not the head's weight too."""
+    head = network.get_output_embeddings().weight.data_ptr()
+    tables = [module.weight for module in network.modules() if isinstance(module, nn.Embedding)]
+    return sum(table.numel() * table.element_size() for table in tables if table.data_ptr() != head)
 
 
 def _tensors(network):

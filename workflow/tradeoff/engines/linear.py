@@ -74,7 +74,13 @@ def product(x: Tensor, weight: Weight) -> Tensor:
     one = x.numel() == x.shape[-1]
     if isinstance(weight, Bnb4):
         return torch.ops.bitsandbytes.gemm_4bit(
-            x, weight.weight, [weight.rows, weight.columns], weight.absmax, weight.blocksize, weight.kind, bias=weight.bias
+            x,
+            weight.weight,
+            [weight.rows, weight.columns],
+            weight.absmax,
+            weight.blocksize,
+            weight.kind,
+            bias=weight.bias,
         )
     if isinstance(weight, BnbInt8):
         rows = x.reshape(-1, x.shape[-1])
@@ -172,10 +178,7 @@ def from_module(module: nn.Module) -> Weight:
 def concatenate(parts: list[Weight]) -> Weight:
     """One layer that gives the outputs of all ``parts``, which take the same input."""
     first = parts[0]
-    if first.bias is not None:
-        bias = torch.cat([part.bias for part in parts])
-    else:
-        bias = None
+    bias = None if first.bias is None else torch.cat([part.bias for part in parts])
     if isinstance(first, Dense):
         return Dense(torch.cat([part.weight for part in parts]), bias)
     if isinstance(first, BnbInt8):

@@ -18,7 +18,15 @@ from workflow.tradeoff.variants import Variant
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # matrix products are where the time and the weights are: these must run where they were asked to
-HEAVY = {"MatMul", "Gemm", "FusedMatMul", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "MatMulNBits"}
+HEAVY = {
+    "MatMul",
+    "Gemm",
+    "FusedMatMul",
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+    "DynamicQuantizeMatMul",
+    "MatMulNBits",
+}
 TORCH = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(int64)": torch.int64}
 NUMPY = {torch.float32: np.float32, torch.float16: np.float16, torch.int64: np.int64}
 
@@ -52,7 +60,9 @@ class OnnxEngine:
         options.intra_op_num_threads = self.threads
         options.log_severity_level = 3
         if self.provider not in ort.get_available_providers():
-            raise CellFailure("unsupported", f"this ONNX Runtime has no {self.provider}: {ort.get_available_providers()}")
+            raise CellFailure(
+                "unsupported", f"this ONNX Runtime has no {self.provider}: {ort.get_available_providers()}"
+            )
         session = ort.InferenceSession(self.path, options, providers=[self.provider])
         if session.get_providers()[0] != self.provider:
             raise CellFailure(
