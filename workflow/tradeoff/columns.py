@@ -29,7 +29,8 @@ GROUPS: dict[str, dict[str, str]] = {
         **_with_interval(
             "decode_tokens_per_s",
             "Tokens a second while a long answer is written, one user, the prompt already read. Median over fresh "
-            "processes; the interval is a bootstrap over these processes.",
+            "processes. The interval is over these processes: Student's t on their logarithms below 8 of them, a "
+            "bootstrap from 8 on.",
         ),
         **_with_interval("ttft_ms", "Time to first token: how long a user waits before anything appears."),
         **_with_interval("itl_p50_ms", "Inter-token latency, the usual pause between two tokens (median)."),
@@ -76,7 +77,7 @@ GROUPS: dict[str, dict[str, str]] = {
         **_with_interval(
             "delta_nll",
             "nll less the baseline's, on the same tokens, so that the text's own difficulty cancels out. The interval "
-            "is a block bootstrap.",
+            "is over blocks of text: Student's t below 20 blocks, a block bootstrap from 20 on.",
         ),
         "degradation_pct": "Rise of the perplexity over the baseline's, in percent: exp(delta_nll) - 1.",
         "degradation_low_pct": f"Lower end of its {INTERVAL}.",

@@ -11,7 +11,7 @@ def number(value) -> str:
     """A number in at most four significant digits, never in scientific notation above 1e-4; integers whole."""
     if pd.isna(value):
         return EMPTY
-    value = float(value)
+    value = float(value) + 0.0  # minus zero becomes zero
     if value.is_integer() and abs(value) < 1e15:
         return f"{value:,.0f}"
     if abs(value) >= 1000:

@@ -42,10 +42,11 @@ def sentence(facts: dict | None) -> str:
     if facts is None:
         return "No speed was measured."
     what = "decode alone" if facts["protocol"] == "standard" else "the whole generate call, prompt included"
+    warm = f" after {facts['warmup']} warm-up" if facts["warmup"] else ""
     return (
         f"Protocol {facts['protocol']} ({what}): {facts['prompt_tokens']} prompt tokens, "
         f"{facts['new_tokens']} new tokens, batch 1, greedy; {facts['replicates']} fresh processes × "
-        f"{facts['samples']} samples after {facts['warmup']} warm-up; "
+        f"{facts['samples']} samples{warm}; "
         f"device {facts['device']}, threads {facts['threads']}."
     )
 
@@ -63,7 +64,7 @@ def build(cells: Sequence[Cell], summary: pd.DataFrame) -> dict[str, dict]:
         if (entry := cell.quality.get("corpus"))
     )
     where = _values(summary["device"].dropna())
-    text = f"Corpus {corpus or 'none'}. Scored on {where or 'no device'}; the interval is a block bootstrap at 95%."
+    text = f"Corpus {corpus or 'none'}. Scored on {where or 'no device'}; intervals are over blocks of text, at 95%."
     tokens = _values(int(count) for count in summary["eval_tokens"].dropna())
     paired = f"{text} Compared token by token with the same model's baseline. {tokens} tokens a cell."
     titles = {

@@ -38,7 +38,7 @@ def pooled_itl(run: Mapping) -> np.ndarray:
 
 
 def speed_columns(speed: Mapping, baseline: Cell | None = None) -> dict:
-    """Speed, latency and their intervals over replicates; ``baseline`` is the same model's, for the study's protocol."""
+    """Speed, latency and their intervals over replicates. baseline: the same model's cell, for the study's protocol."""
     line: dict = {}
     own = replicates(speed, "standard", "cell")
     if own:
