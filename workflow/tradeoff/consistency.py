@@ -167,7 +167,8 @@ def remainder_pct(claim: Claim, parts: Sequence[Claim], reference: dict) -> Find
 def range_(claim: Claim, parts: Sequence[Claim], reference: dict) -> Finding:
     """The least and the greatest of the parts."""
     low, high = min(parts, key=lambda part: part.value), max(parts, key=lambda part: part.value)
-    words = f"of {', '.join(part.printed[0] for part in parts)} the least is {low.printed[0]} and the greatest {high.printed[0]}, "
+    listed = ", ".join(part.printed[0] for part in parts)
+    words = f"of {listed} the least is {low.printed[0]} and the greatest {high.printed[0]}, "
     words += f"printed {claim.printed[0]} to {claim.printed[1]}"
     fits = claim.intervals[0].meets(low.interval) and claim.intervals[1].meets(high.interval)
     return Finding(CONSISTENT if fits else INCONSISTENT, words)
@@ -252,7 +253,7 @@ def informative(claim: Claim, parts: Sequence[Sequence[Claim]], reference: dict)
     least, most = min(perplexities, key=lambda part: part.value), max(perplexities, key=lambda part: part.value)
     same = len({part.value for part in scores}) == 1
     ratio = most.interval.low / least.interval.high
-    words = f"perplexity {least.printed[0]} and {most.printed[0]} ({number(ratio)} times) get the same score, {scores[0].printed[0]}"
+    words = f"perplexity {least.printed[0]} and {most.printed[0]} ({number(ratio)} times) get the same score"
     if same and ratio >= reference["words"]["same_score_ratio"]:
         return Finding(INCONSISTENT, f"{words}: the score does not measure quality")
     return Finding(NOT_CHECKABLE, f"the score is {scores[0].printed[0]} throughout")

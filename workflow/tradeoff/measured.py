@@ -121,7 +121,7 @@ def ratio(claim: Claim, model: str, baseline: str, cells: Cells) -> Interval:
 
 
 def _speedup(model: str, variant: str, baseline: str, cells: Cells) -> Interval:
-    """Directly where the baseline is ours too; else the quotient of two speedups, with the widest interval they allow."""
+    """Directly where the baseline is ours too; else the quotient of two speedups, as wide as they allow."""
     row = cells.row(model, variant)
     own = _interval(row, "speedup", "speedup_low", "speedup_high")
     if row["baseline"] == baseline:
@@ -178,9 +178,8 @@ def absolute(claim: Claim, model: str, protocol: Mapping, cells: Cells, referenc
         deviation = float(row.get("study_s_sd") or 0)
         fastest = max(seconds - deviation, seconds / 2)
         return Interval(protocol["new_tokens"] / (seconds + deviation), protocol["new_tokens"] / fastest)
-    raise Unmeasured(
-        f"protocol: the study's figure is {protocol.get('work', 'made in a way it does not say')}, which is not measured here"
-    )
+    work = protocol.get("work", "made in a way it does not say")
+    raise Unmeasured(f"protocol: the study's figure is {work}, which is not measured here")
 
 
 def _perplexity(claim: Claim, model: str, protocol: Mapping, cells: Cells) -> Interval:

@@ -110,7 +110,7 @@ def _memory(claim: Claim, name: str, reference: dict) -> Finding:
     for bits in (width for width in WIDTHS if width > variant.bits):
         wider = model["parameters"] * bits / 8
         if low <= wider * (1 + limits["same_as_weights"]) and high >= wider * (1 - limits["same_as_weights_below"]):
-            words = f"the weights of {name} take {wider / GB:.3f} GB at {bits} bits and {expected / GB:.3f} GB as {variant.precision}"
+            words = f"{name} takes {wider / GB:.3f} GB at {bits} bits and {expected / GB:.3f} GB as {variant.precision}"
             return Finding(IMPLAUSIBLE, f"the memory of {bits}-bit weights: {words}; printed {claim.printed[0]} GB")
     words = f"weights {expected / GB:.3f} GB and at most {cache / GB:.3f} GB of cache for {name} as {variant.precision}"
     if low > (expected + cache) * (1 + limits["excess"]):
@@ -132,7 +132,7 @@ def _whose(claim: Claim, name: str, bits: int, reference: dict) -> str:
 
 
 def token_bytes(model: dict, bits: int) -> float:
-    """Fewest bytes that one decoded token must read: every weight once at ``bits`` bits, without tables looked up by row."""
+    """Fewest bytes that a decoded token must read: each weight once at ``bits`` bits, looked-up tables left out."""
     looked_up = model["positions"] + (0 if model["tied"] else model["embedding"])
     return (model["parameters"] - looked_up) * bits / 8
 
@@ -152,8 +152,9 @@ def speed(claim: Claim, reference: dict) -> Finding:
     if use is None:
         return Finding(NOT_CHECKABLE, "the document names no model, or the bandwidth of the processor is not known")
     needed, nominal, card = use
-    words = f"{claim.printed[0]} tokens/s read {needed / GB:.1f} GB/s at least, of {nominal / GB:.0f} GB/s nominal on the {card}"
-    return Finding(IMPLAUSIBLE if needed > nominal else PLAUSIBLE, f"{words} ({100 * needed / nominal:.0f} %)")
+    words = f"{claim.printed[0]} tokens/s read {needed / GB:.1f} GB/s at least, of the {nominal / GB:.0f} GB/s "
+    words += f"that a {card} has on paper ({100 * needed / nominal:.0f} %)"
+    return Finding(IMPLAUSIBLE if needed > nominal else PLAUSIBLE, words)
 
 
 def busier(first: Claim, other: Claim, reference: dict) -> Finding:
@@ -193,7 +194,8 @@ def loss(claim: Claim, reference: dict) -> Finding:
         return NOTHING
     model = reference["models"][claim.model]
     uniform = math.log(model["vocabulary"])
-    text = f"{words} nats is {100 * nll.low / uniform:.0f} % of ln {model['vocabulary']:,} = {uniform:.3f}, a uniform guess"
+    text = f"{words} nats is {100 * nll.low / uniform:.0f} % of a uniform guess, "
+    text += f"ln {model['vocabulary']:,} = {uniform:.3f}"
     published = model.get("published")
     if published:
         text += f"; published {published['perplexity']} ({published['how']})"

@@ -223,10 +223,10 @@ def _pair(sign: str, first: Claim, other: Claim, claims, reference: dict, cells:
         one, two = (
             measured.comparable(figure, model, lambda item: _baseline(item, claims), cells) for figure in (first, other)
         )
-        if sign == "less":
-            one, two = two, one
-        words = f"{model}: {first.variant} {span(one if sign != 'less' else two)}, {other.variant} {span(two if sign != 'less' else one)} here"
-        status = REPRODUCED if one.low > two.high else NOT_REPRODUCED if one.high < two.low else NOT_COMPARABLE
+        words = f"{model}: {first.variant} {span(one)}, {other.variant} {span(two)} here"
+        above, below = one.low > two.high, one.high < two.low
+        holds, fails = (below, above) if sign == "less" else (above, below)
+        status = REPRODUCED if holds else NOT_REPRODUCED if fails else NOT_COMPARABLE
         protocol = reference["protocols"].get(_clocked(first, claims).protocol, {})
         if (
             status == NOT_REPRODUCED
