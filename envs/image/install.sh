@@ -1,0 +1,29 @@
+# install.sh FLAVOUR WHEELS: runs once while the image is built. Hash-checked packages into /opt/venv, from WHEELS alone.
+set -eu
+flavour=$1
+wheels=$2/$flavour
+
+python3 -m venv /opt/venv
+export PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+unset PIP_FIND_LINKS PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_CERT
+/opt/venv/bin/pip install --quiet --no-index --find-links "$wheels" --no-deps --require-hashes \
+    --requirement /opt/image/requirements.lock
+/opt/venv/bin/pip check
+
+# What no stage opens: packages' own tests, headers and link libraries.
+packages=$(/opt/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+/opt/venv/bin/python -I /opt/image/trim.py "$flavour" "$packages"
+
+# ONNX Runtime finds CUDA through the loader; torch's wheels put it in nvidia/*/lib.
+if [ "$flavour" = cuda ]; then
+    ls -d "$packages"/nvidia/*/lib > /etc/ld.so.conf.d/nvidia-wheels.conf
+    ldconfig
+    rm -f /var/cache/ldconfig/aux-cache
+fi
+
+# Apptainer reads this folder at every start: what a user's shell exports for Python must not reach the rules.
+mkdir -p /.singularity.d/env
+cp /opt/image/no-host-python.sh /.singularity.d/env/95-no-host-python.sh
+chmod 755 /.singularity.d/env/95-no-host-python.sh
+
+useradd --create-home --uid 1000 --shell /bin/sh study
