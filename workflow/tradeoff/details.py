@@ -106,7 +106,7 @@ def proof(cells: Iterable[Cell]) -> pd.DataFrame:
         found = cell.speed.get("proof")
         if not found:
             continue
-        growth_facts = found.get("cache_growth") or {}
+        growth_facts, kernels = found.get("cache_growth") or {}, cell.speed.get("kernels") or {}
         table.append(
             {
                 "model": cell.model, "variant": cell.variant, "device": cell.speed["device"],
@@ -120,9 +120,16 @@ def proof(cells: Iterable[Cell]) -> pd.DataFrame:
                 "memcpy_nodes": found.get("memcpy"),
                 "cache": {True: "yes", False: "no"}.get(found.get("cache")),
                 "cache_growth": _listed(growth_facts),
+                "kernels_per_token": kernels.get("kernels_per_token"),
+                "busy_us_per_token": _micro(kernels.get("busy_s_per_token")),
+                "waiting_us_per_token": _micro(kernels.get("waiting_s_per_token")),
             }
         )  # fmt: skip
     return pd.DataFrame(table)
+
+
+def _micro(seconds: float | None) -> float | None:
+    return None if seconds is None else 1e6 * seconds
 
 
 def _listed(counts: Mapping | None, most: int | None = None) -> str | None:

@@ -122,21 +122,22 @@ def memory_columns(speed: Mapping, baseline: Cell | None) -> dict:
 def bytes_per_token(cell: Cell) -> float | None:
     """Bytes that one decoded token reads: all weights in memory but a looked-up table, and the cache.
 
-    A table of embeddings gives one row a token. It is left out where it lies apart from the LM head: where the
-    weights without it still hold every linear weight. (A tied head shares it; an ONNX graph may hold a copy.)
+    The engine's proof says which bytes a token does not read. Where it does not, a table of embeddings, which gives
+    one row a token, is left out if it lies apart from the LM head: if the weights without it still hold every linear
+    weight. (A tied head shares it; an ONNX graph may hold a copy.)
     """
     proof, memory = cell.speed.get("proof") or {}, cell.speed.get("memory") or {}
-    if proof.get("bytes_per_token") is not None:
-        return proof["bytes_per_token"]
-    total = memory.get("weight_bytes")
+    total, cache = memory.get("weight_bytes"), memory.get("cache_bytes") or 0
     if not total:
         return None
+    if proof.get("unread_bytes") is not None:
+        return total - proof["unread_bytes"] + cache
     size = _float_size(proof.get("weight_bytes") or {})
     linear, quantized = proof.get("linear_weights") or 0, proof.get("linear_quantized") or 0
     products = quantized * cell.spec.bits / 8 + (linear - quantized) * size
     table = (cell.facts.get("embedding_parameters") or 0) * size
     read = total - table if table and total - table >= products else total
-    return read + (memory.get("cache_bytes") or 0)
+    return read + cache
 
 
 def _float_size(weight_bytes: Mapping[str, int]) -> int:

@@ -115,7 +115,7 @@ def accuracy_drop(summary: pd.DataFrame, conventions: pd.DataFrame) -> pd.DataFr
 def _study_rows(conventions: pd.DataFrame) -> pd.DataFrame:
     """One row a cell: the study's convention, or where it is absent the first one evaluated."""
     if conventions.empty:
-        return conventions
+        return conventions.assign(precision=None)
     ranked = conventions.assign(
         rank=(conventions["convention"] != STUDY_CONVENTION).astype(int), place=conventions.index
     )

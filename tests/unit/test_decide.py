@@ -1,0 +1,196 @@
+"""The answers: the front, the scenarios, the tree, and what is said where nothing was measured."""
+
+import json
+import math
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from tests import synthetic
+from workflow.tradeoff import advice, decide, pareto, scenarios, summarize, tree
+from workflow.tradeoff.errors import UserError
+from workflow.tradeoff.scenarios import Scenario
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("decide")
+    faults = {("tiny-b", "onnx-int8-kv"): "not_quantized", ("tiny-b", "bnb-nf4"): "other_machine"}
+    study = synthetic.write(root / "study", models=3, faults=faults)
+    summarize.main(study.flags(root / "tables"))
+    flags = ["--tables", root / "tables", "--environment", study.environment, "--output", root / "tables"]
+    decide.main(list(map(str, flags)))
+    return root / "tables"
+
+
+@pytest.fixture(scope="module")
+def decision(folder):
+    return json.loads((folder / "decision.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def rows(folder):
+    return decide.read(folder)[0]
+
+
+def cell(variant, speed, memory, delta, width=0.02):
+    return {
+        "model": "m", "variant": variant, "memory_mb": memory, "speedup": speed, "speedup_low": speed * (1 - width),
+        "speedup_high": speed * (1 + width), "delta_nll": delta, "delta_nll_low": delta - width / 10,
+        "delta_nll_high": delta + width / 10,
+    }  # fmt: skip
+
+
+def test_dominated_only_where_the_intervals_say_so():
+    good, bad, close = cell("good", 2.0, 100, 0.0), cell("bad", 1.0, 200, 0.1), cell("close", 1.99, 100, 0.0)
+    found = {line["variant"]: line for line in pareto.front([good, bad, close])}
+    assert found["bad"]["on_front"] == "no" and found["bad"]["dominated_by"] == "good, close"
+    assert found["close"]["on_front"] == "yes" and found["good"]["on_front"] == "yes"
+
+
+def test_what_noise_hides_is_named():
+    # as fast, as exact, but half the size: only the memory is told apart
+    large, small = cell("large", 1.0, 200, 0.0), cell("small", 1.001, 100, 0.0)
+    found = {line["variant"]: line for line in pareto.front([large, small])}
+    assert found["large"]["on_front"] == "yes" and found["large"]["beaten_but_for_noise_by"] == "small"
+
+
+def test_without_an_interval_nothing_is_dominated():
+    good, bad = cell("good", 2.0, 100, 0.0), cell("bad", 1.0, 200, 0.1)
+    bad |= {"speedup_low": math.nan, "speedup_high": math.nan}
+    assert [line["on_front"] for line in pareto.front([good, bad])] == ["yes", "yes"]
+
+
+def test_random_weights_have_a_front_of_two_criteria():
+    rows = [cell("a", 2.0, 100, math.nan), cell("b", 1.0, 200, math.nan)]
+    assert [line["on_front"] for line in pareto.front(rows)] == ["yes", "no"]
+
+
+def test_the_front_is_written_for_the_figure(folder):
+    table = pd.read_csv(folder / "pareto.csv").set_index(["model", "variant"])
+    assert table.loc[("tiny-a", "onnx-fp32"), "on_front"] == "no"
+    assert ("tiny-b", "onnx-int8-kv") not in table.index and ("tiny-b", "bnb-nf4") not in table.index
+
+
+def test_limits_are_held_against_the_worse_end(rows):
+    own = [row for row in rows if row["model"] == "tiny-a"]
+    row = next(row for row in own if row["variant"] == "onnx-int8-kv")
+    between = (row["degradation_pct"] + row["degradation_high_pct"]) / 2
+    refused = scenarios.answer(own, Scenario("s", "speed", max_degradation_pct=between))["refused"]
+    assert "onnx-int8-kv" in refused and "maybe" in refused["onnx-int8-kv"]
+    found = scenarios.answer(own, Scenario("s", "speed", max_degradation_pct=row["degradation_high_pct"]))
+    assert found["winner"] == "onnx-int8-kv"
+
+
+def test_a_gated_cell_never_wins_and_its_reason_is_given(decision):
+    for entry in decision["scenarios"]:
+        if entry["model"] == "tiny-b":
+            assert entry["winner"] != "onnx-int8-kv"
+            assert "not_quantized" in entry["refused"]["onnx-int8-kv"]
+            assert "another environment" in entry["refused"]["bnb-nf4"]
+
+
+def test_no_admissible_variant_is_an_answer(rows):
+    own = [row for row in rows if row["model"] == "tiny-a"]
+    found = scenarios.answer(own, Scenario("s", max_memory_gb=0.001))
+    assert found["winner"] is None and "no admissible variant" in found["text"]
+    assert set(found["refused"]) == set(synthetic.CPU_VARIANTS)
+
+
+def test_margin_within_the_noise_is_said(rows):
+    own = [row for row in rows if row["model"] == "tiny-a" and row["variant"] in ("torch-fp32", "torch-bf16")]
+    found = scenarios.answer(own, Scenario("s", "speed"))
+    assert found["separated"] == "no" and "within the noise" in found["text"]
+
+
+def test_weights_that_fit_in_a_process_that_does_not(rows):
+    own = [row for row in rows if row["model"] == "tiny-a"]
+    text = scenarios.answer(own, Scenario("s", max_memory_gb=0.3))["text"]
+    assert "whole process peaked at" in text
+    assert scenarios.answer(own, Scenario("s", max_memory_gb=0.3, memory="peak"))["winner"] is None
+
+
+def test_scenarios_know_their_sizes(decision):
+    asked = {(entry["scenario"], entry["model"]) for entry in decision["scenarios"]}
+    assert ("small-model", "tiny-a") in asked and ("small-model", "medium-c") not in asked
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"s": {"objektive": "speed"}}, "unknown key objektive"),
+        ({"s": {"objective": "fun"}}, "unknown objective 'fun'"),
+        ({"s": {"objective": "speed", "memory": "disk"}}, "weights or peak"),
+    ],
+)
+def test_bad_scenarios_are_one_line(data, words):
+    with pytest.raises(UserError, match=words):
+        scenarios.parse(data)
+
+
+def test_quality_aware_selection_meets_its_bound(decision, rows):
+    known = {(row["model"], row["variant"]): row for row in rows}
+    for line in decision["quality_aware"]:
+        for name in ("fastest", "smallest"):
+            chosen = known[line["model"], line[name]]
+            assert chosen["degradation_high_pct"] <= line["max_degradation_pct"]
+
+
+def test_the_tree_is_learned_and_empty_branches_say_so(decision):
+    text = "\n".join(decision["tree"])
+    assert "├─ Small (<1B)" in text and "└─ Large (>6B): not measured" in text and "cuda: not measured" in text
+    assert "[tiny-a/" in text
+
+
+def test_a_tree_splits_by_what_tells_most():
+    examples = [
+        {"size?": size, "need?": need, "answer": "x" if need == "speed" else "y", "cell": f"{size}/{need}"}
+        for size in ("small", "large")
+        for need in ("speed", "memory")
+    ]
+    learned = tree.learn(examples, {"size?": ["small", "large"], "need?": ["speed", "memory"]})
+    assert learned["question"] == "need?"
+    assert learned["branches"]["speed"] == {"answers": {"x": ["small/speed", "large/speed"]}}
+    assert tree.draw(learned) == [
+        "1. need?",
+        "   ├─ speed: x [small/speed, large/speed]",
+        "   └─ memory: y [small/memory, large/memory]",
+    ]
+
+
+def test_the_matrix_says_what_was_not_measured(decision):
+    large = [line for line in decision["selection_matrix"] if line["model_size"].startswith("Large")]
+    assert large and all(line["optimal_variant"] == "not measured" for line in large)
+
+
+def test_advice_cites_cells(decision):
+    for entry in [*decision["hardware"][:-1], *decision["use_cases"]]:
+        assert f"{entry['model']}/" in (entry.get("advice") or entry["text"])
+    assert decision["hardware"][-1]["advice"].startswith("not measured")
+
+
+def test_ranges_in_the_cost_table():
+    assert advice.span([1.0, 2.5, math.nan], "{:.1f}×") == "1.0× to 2.5×"
+    assert advice.span([math.nan], "{:.1f}") is None
+
+
+def test_the_answer_has_five_lines_and_every_number_is_finite(decision, folder):
+    assert len(decision["answer"]) == 5
+    assert "NaN" not in (folder / "decision.json").read_text()
+
+
+def test_people_get_a_table_without_torch(folder):
+    flags = ["--tables", str(folder), "--max-memory-gb", "0.3", "--max-degradation-pct", "6"]
+    code = (
+        "import sys; from workflow.tradeoff import decide; decide.main(sys.argv[1:]); "
+        "assert not {'torch', 'transformers', 'matplotlib', 'onnxruntime'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, text=True, check=True)
+    assert "best" in done.stdout and "tiny-a/onnx-int8-kv" in done.stdout
+
+
+def test_missing_tables_are_one_line(tmp_path):
+    with pytest.raises(UserError, match="run the study first"):
+        decide.main(["--tables", str(tmp_path)])

@@ -1,0 +1,169 @@
+"""The report renders from any study, its links resolve, and no hole of the data shows as nan or None."""
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests import synthetic
+from workflow.tradeoff import columns, decide, figures, htmltables, markdown, report, summarize
+from workflow.tradeoff.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+CONFIG = {
+    "study": "synthetic",
+    "corpus": {"name": "wiki", "licence": "CC BY-SA 3.0", "source": "local", "path": "a.txt"},
+}
+
+
+def make(folder, **options):
+    study = synthetic.write(folder, **options)
+    summarize.main(study.flags(folder / "tables"))
+    decide.main(
+        [
+            "--tables",
+            str(folder / "tables"),
+            "--environment",
+            str(study.environment),
+            "--output",
+            str(folder / "tables"),
+        ]
+    )
+    for name in ("tradeoff", "speed"):
+        figures.main([name, "--tables", str(folder / "tables"), "--output", str(folder / f"figures/{name}.svg")])
+    report.main(
+        [
+            "--tables", str(folder / "tables"), "--figures", str(folder / "figures"),
+            "--environment", str(study.environment), "--template", str(ROOT / "report/report.md.j2"),
+            "--config", json.dumps(CONFIG), "--manifests", *map(str, study.manifests),
+            "--commands", "snakemake --cores 1 --configfile config/x.yaml", "--output", str(folder / "report.md"),
+        ]
+    )  # fmt: skip
+    return folder / "report.md"
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    faults = {
+        ("tiny-a", "onnx-int8"): "not_quantized",
+        ("tiny-b", "bnb-nf4"): "out_of_memory",
+        ("tiny-b", "onnx-fp32"): "other_machine",
+    }
+    return make(tmp_path_factory.mktemp("report"), models=2, faults=faults)
+
+
+def check_no_holes(text):
+    assert not re.search(r"\bnan\b|\bNaN\b|\bNone\b|\bundefined\b", text)
+
+
+def test_the_answer_comes_first(path):
+    lines = path.read_text().splitlines()
+    assert lines[0].startswith("# synthetic")
+    answer = [line for line in lines[1:10] if re.match(r"\d\. ", line)]
+    assert len(answer) == 5 and any("tiny-a/" in line for line in answer)
+
+
+def test_sections_in_the_order_of_reading(path):
+    heads = re.findall(r"^## (.+)$", path.read_text(), flags=re.M)
+    assert heads == [
+        "The table behind it", "The trade-off", "Speed", "Memory", "Accuracy",
+        "The study's tables, from this run's cells",
+        "Proof of what ran", "How to read these numbers", "Environment", "How to reproduce",
+        "Appendix: what the workflow itself took",
+    ]  # fmt: skip
+
+
+def test_nothing_leaks_and_failures_have_their_reason(path):
+    text = path.read_text()
+    check_no_holes(text)
+    assert "only 10% of the linear weights are 8-bit" in text and "planted out_of_memory" in text
+    assert "machine.cpu: Other CPU" in text
+
+
+def test_links_resolve(path):
+    links = re.findall(r"\]\(([^)]+)\)", path.read_text())
+    assert "figures/tradeoff.svg" in links and "tables/summary.csv" in links
+    for link in links:
+        assert (path.parent / link).is_file(), link
+
+
+def test_corpus_commands_and_digests_are_named(path):
+    text = path.read_text()
+    assert "CC BY-SA 3.0" in text and "snakemake --cores 1 --configfile config/x.yaml" in text
+    assert synthetic.ENVIRONMENT["git"]["commit"] in text and "b" * 64 in text
+
+
+def test_every_column_is_explained(path):
+    text = path.read_text()
+    for name in columns.COLUMNS:
+        if not name.endswith(("_low", "_high")):
+            assert f"- `{name}`: " in text
+
+
+def test_tables_are_whole(path):
+    widths = {}
+    for line in path.read_text().splitlines():
+        if line.startswith("| "):
+            cells = len(re.split(r"(?<!\\)\|", line))
+            assert widths.setdefault("now", cells) == cells, line
+        else:
+            widths.clear()
+
+
+@pytest.mark.parametrize("fault", ["random", "out_of_memory"])
+def test_a_study_without_accuracy_or_without_any_figure_renders(tmp_path, fault):
+    faults = {("tiny-a", variant): fault for variant in synthetic.CPU_VARIANTS}
+    check_no_holes(make(tmp_path, faults=faults).read_text())
+
+
+def test_missing_tables_are_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"run summarize and decide first"):
+        report.tables(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (float("nan"), "–"), (3, "3"), (1234567.0, "1,234,567"), (1234.5, "1,234"), (12.3456, "12.35"),
+        (0.000012, "1.2e-05"), (0.00012346, "0.0001235"), (-0.0, "0"), (-2.5, "-2.5"),
+    ],
+)  # fmt: skip
+def test_numbers_for_people(value, shown):
+    assert markdown.number(value) == shown
+
+
+def test_intervals_fold_into_one_column():
+    frame = pd.DataFrame(
+        {
+            "a": ["x|y"],
+            "v": [2.0],
+            "v_low": [1.0],
+            "v_high": [3.0],
+            "d_pct": [5.0],
+            "d_low_pct": [4.0],
+            "d_high_pct": [6.0],
+        }
+    )
+    assert markdown.table(frame).splitlines()[2] == "| x\\|y | 2 [1, 3] | 5 [4, 6] |"
+    assert markdown.table(frame, {"v": "value"}).splitlines() == ["| value [95%] |", "| ---: |", "| 2 [1, 3] |"]
+
+
+def test_html_tables_are_self_contained(path):
+    output = path.parent / "tables/html"
+    htmltables.main(["--tables", str(path.parent / "tables"), "--output", str(output)])
+    for name in ("summary", "pareto", "scenarios"):
+        text = (output / f"{name}.html").read_text()
+        assert "<table>" in text and "aria-sort" in text and not re.search(r"(src|href)=\"(?!data:)", text)
+        assert "http" not in text
+        check_no_holes(re.sub(r"<script>.*?</script>", "", text, flags=re.S))
+    with pytest.raises(UserError, match="does not exist"):
+        htmltables.main(["nothing", "--tables", str(path.parent / "tables"), "--output", str(output)])
+
+
+def test_every_figure_and_table_has_its_caption():
+    for name in figures.FIGURES:
+        assert (ROOT / f"report/figures/{name}.rst").is_file()
+    for name in (*summarize.TABLES, *decide.CSVS):
+        assert (ROOT / f"report/tables/{name}.rst").is_file()
