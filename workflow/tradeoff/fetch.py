@@ -54,6 +54,8 @@ def fetch_model(name: str, source: dict, output: Path) -> dict:
         checkpoint.model_class(config, f"model {name}")
         known = facts.of_config(config)
         check_tokenizer(folder, known["vocab_size"], name)
+        for weights in folder.glob("*.safetensors"):
+            weights.chmod(0o644)  # safetensors makes them for the owner alone, and a container may run as another user
         # a licence that the config states goes before what the source says of itself
         said["license"] = source.get("license") or said.get("license") or "not stated"
         return files.write_manifest(folder, source=source, **known, **said)

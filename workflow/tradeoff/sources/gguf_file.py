@@ -43,7 +43,7 @@ def convert(path: Path, folder: Path, *, dtype: str, what: str) -> dict:
     Raises UserError when transformers cannot read its architecture, it is no causal LM, or its tokenizer is unknown.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     pairs = metadata(path, what)
     try:
@@ -53,12 +53,13 @@ def convert(path: Path, folder: Path, *, dtype: str, what: str) -> dict:
         raise UserError(
             f"transformers cannot read a GGUF file of {kind}, as {what} is: give a source with safetensors"
         ) from error
-    checkpoint.model_class(config, what)
+    causal = checkpoint.model_class(config, what)
     save_tokenizer(pairs, path, folder, what)
     width = torch.finfo(getattr(torch, dtype)).bits // 8
     files.check_disk(folder, width * facts.of_config(config)["parameters"], f"{what} as {dtype}")
-    model, report = AutoModelForCausalLM.from_pretrained(
-        path.parent, gguf_file=path.name, dtype=getattr(torch, dtype), trust_remote_code=False, output_loading_info=True
+    # the config is given, or the file's metadata would be read once more, for seconds
+    model, report = causal.from_pretrained(
+        path.parent, config=config, gguf_file=path.name, dtype=getattr(torch, dtype), output_loading_info=True
     )
     checkpoint.refuse_missing(report, what)
     model.save_pretrained(folder)

@@ -26,6 +26,7 @@ def model(repo: str, revision: str, output: Path) -> tuple[Path, str | None]:
 
     what = f"hub model {repo}"
     pinned(revision)
+    hub.logging.set_verbosity_error()
     try:
         try:
             found = hub.HfApi().model_info(repo, revision=revision, files_metadata=True)
@@ -58,7 +59,9 @@ def dataset(repo: str, config: str | None, split: str, revision: str) -> list[st
     what = f"hub data set {repo}"
     pinned(revision)
     import datasets
+    import huggingface_hub
 
+    huggingface_hub.logging.set_verbosity_error()
     try:
         rows = datasets.load_dataset(repo, config, split=split, revision=revision)
     except Exception as error:

