@@ -1,4 +1,4 @@
-"""Export each model to ONNX in float32, and check its logits against torch's.
+"""Export each model to ONNX in float32, and check its logits against torch's; build the float16 decoder for GPUs.
 
 INPUTS:
     {results}/models/{model}/
@@ -6,6 +6,7 @@ INPUTS:
 OUTPUTS:
     {results}/onnx/{model}/fp32/         without past key values: the whole sequence runs again for every token
     {results}/onnx/{model}/fp32-kv/      with past key values
+    {results}/onnx/{model}/fp16-kv/      ONNX Runtime's fused operators in float16, with a static cache
 """
 
 
@@ -32,6 +33,30 @@ rule export:
         --model-folder {params.model:q} \\
         {params.cache} \\
         --threads {params.threads} \\
+        --output {params.folder:q} \\
+        2> >(tee {log:q} >&2)
+        """
+
+
+rule fuse:
+    input:
+        f"{RESULTS}/models/{{model}}/manifest.json",
+    output:
+        f"{RESULTS}/onnx/{{model}}/fp16-kv/manifest.json",
+    log:
+        f"{RESULTS}/logs/fuse/{{model}}_fp16-kv.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/fuse/{{model}}_fp16-kv.tsv"
+    container:
+        CONTAINER
+    params:
+        code=code("fuse"),
+        model=lambda wildcards: f"{RESULTS}/models/{wildcards.model}",
+        folder=lambda wildcards: f"{RESULTS}/onnx/{wildcards.model}/fp16-kv",
+    shell:
+        """
+        python -m workflow.tradeoff.fuse \\
+        --model-folder {params.model:q} \\
         --output {params.folder:q} \\
         2> >(tee {log:q} >&2)
         """

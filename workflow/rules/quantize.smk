@@ -8,7 +8,6 @@ OUTPUTS:
         int8   dynamic INT8, QInt8 weights
         int8w  weight-only 8 bit (MatMulNBits)
         int4   weight-only 4 bit (MatMulNBits)
-        fp16   float16
 """
 
 
@@ -22,7 +21,7 @@ rule quantize:
     benchmark:
         f"{RESULTS}/benchmarks/quantize/{{model}}_{{precision}}{{past}}.tsv"
     wildcard_constraints:
-        precision="int8|int8w|int4|fp16",
+        precision="int8|int8w|int4",
     container:
         CONTAINER
     params:

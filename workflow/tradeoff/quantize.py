@@ -5,7 +5,6 @@
 
 int8: dynamic, QInt8 weights per tensor, activations quantized as they come (what the study did).
 int8w, int4: weight-only, MatMulNBits, blocks of 32 along the input dimension, symmetric.
-fp16: float16 weights and cache.
 """
 
 import logging
@@ -19,7 +18,7 @@ from onnxruntime.quantization.onnx_model import ONNXModel
 from workflow.tradeoff import errors, files
 from workflow.tradeoff.engines.onnx_graph import graph_proof
 
-BITS = {"int8": 8, "int8w": 8, "int4": 4, "fp16": 16}
+BITS = {"int8": 8, "int8w": 8, "int4": 4}
 LARGE = 1_900_000_000  # bytes beyond which a protobuf cannot hold the weights, with room for the graph
 BLOCK = 32
 # int8 products with float32 accumulation of blocks: MatMulNBits' fastest setting on CPUs and what llama.cpp does
@@ -74,10 +73,6 @@ def main(argv: list[str]) -> None:
         target = folder / "model.onnx"
         if args.precision == "int8":
             dynamic_int8(source, target, args.per_channel, args.reduce_range)
-        elif args.precision == "fp16":
-            from workflow.tradeoff.onnx_fp16 import convert
-
-            convert(source, target)
         else:
             weight_only(source, target, BITS[args.precision])
         proof = graph_proof(target, BITS[args.precision])

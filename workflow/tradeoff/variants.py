@@ -49,9 +49,10 @@ def _graph(name, precision, bits, label, **options):
     return _torch(name, precision, bits, label, devices=("cuda",), engine="graph", **options)
 
 
-def _onnx(name, precision, bits, label, artifact=None, devices=BOTH, **options):
+def _onnx(name, precision, bits, label, artifact=None, devices=BOTH, engine="onnx", **options):
     artifact = artifact or name.removeprefix("onnx-")
-    return Variant(name, "onnx", precision, bits, artifact, artifact.endswith("-kv"), devices, label, tuple(options.items()))
+    cache = artifact.endswith("-kv")
+    return Variant(name, engine, precision, bits, artifact, cache, devices, label, tuple(options.items()))
 
 
 VARIANTS = {
@@ -74,7 +75,7 @@ VARIANTS = {
         _onnx("onnx-int8", "int8", 8, "ONNX INT8"),
         _onnx("onnx-fp32-kv", "fp32", 32, "ONNX KV Cache"),
         _onnx("onnx-int8-kv", "int8", 8, "ONNX KV Cache INT8"),
-        _onnx("onnx-fp16-kv", "fp16", 16, "ONNX KV Cache FP16", devices=("cuda",)),
+        _onnx("onnx-fp16-kv", "fp16", 16, "ONNX KV Cache FP16", devices=("cuda",), engine="onnx_shared"),
         _onnx("onnx-int8w-kv", "int8", 8, "ONNX KV Cache INT8 weight-only"),
         _onnx("onnx-int4-kv", "int4", 4, "ONNX KV Cache INT4"),
         _onnx("onnx-int8-cpu", "int8", 8, "ONNX INT8 (CPU provider)", artifact="int8", provider="CPUExecutionProvider"),

@@ -14,6 +14,8 @@ from torch.nn import functional
 from workflow.tradeoff.engines import linear
 from workflow.tradeoff.errors import CellFailure
 
+KNOWN = ("gpt2", "llama")
+
 
 class Norm(NamedTuple):
     """LayerNorm with a bias, RMSNorm without."""

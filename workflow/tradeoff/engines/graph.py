@@ -15,7 +15,7 @@ from workflow.tradeoff.engines import decoder, hf, linear
 from workflow.tradeoff.errors import CellFailure
 from workflow.tradeoff.variants import VARIANTS, Variant
 
-CAPACITY = 256  # tokens that the cache starts with: it is read whole at each step, so it grows only when it must
+CAPACITY = 512  # tokens that the cache starts with: it is read whole at each step, so it grows only when it must
 WEIGHT_ONLY = {8: linear.quantize_int8, 4: linear.quantize_int4}
 # each kernel's tiling is tuned on the card: without it the products of one row stay far below the memory's bandwidth
 COMPILE = {"coordinate_descent_tuning": True}

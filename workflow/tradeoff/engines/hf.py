@@ -169,9 +169,9 @@ def _tensors(network):
 
 def _linear(module) -> tuple[int, int]:
     """Number of weights of a linear layer, and the bits that each is stored in."""
-    if isinstance(module, Conv1D):
-        size = module.nx * module.nf
-    else:
-        size = module.in_features * module.out_features
+    inputs, outputs = (
+        (module.nx, module.nf) if isinstance(module, Conv1D) else (module.in_features, module.out_features)
+    )
+    size = inputs * outputs
     stored = module.weight.numel() * module.weight.element_size()
     return size, round(8 * stored / size)

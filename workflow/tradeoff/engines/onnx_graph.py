@@ -8,12 +8,19 @@ import onnx
 from onnx import helper
 
 # op type: index of the input that holds the weight
-PRODUCTS = {"MatMul": 1, "Gemm": 1, "MatMulInteger": 1, "DynamicQuantizeMatMul": 1, "MatMulIntegerToFloat": 1}
+PRODUCTS = {
+    "MatMul": 1,
+    "Gemm": 1,
+    "FusedMatMul": 1,
+    "MatMulInteger": 1,
+    "DynamicQuantizeMatMul": 1,
+    "MatMulIntegerToFloat": 1,
+}
 PASSED = {"Transpose", "DequantizeLinear", "Cast"}  # what may stand between a weight and its product
 
 
 def graph_proof(path: Path, bits: int) -> dict:
-    """``weight_bytes``, ``nodes``, ``linear_weights``, ``linear_quantized``, ``quantized_fraction`` of a model file.
+    """What ``Engine.proof`` says of the weights, and ``nodes``, read from a model file.
 
     bits: of a linear weight as the variant's name says it; weights stored in other widths count as not quantized.
     """
@@ -21,9 +28,15 @@ def graph_proof(path: Path, bits: int) -> dict:
     weights = {tensor.name: tensor for tensor in graph.initializer}
     makers = {output: node for node in graph.node for output in node.output}
     weight_bytes: Counter = Counter()
-    for tensor in weights.values():
+    unread = 0
+    readers = {name: {node.op_type for node in graph.node if name in node.input} for name in weights}
+    for name, tensor in weights.items():
         dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
-        weight_bytes[dtype.name] += prod(tensor.dims) * dtype.itemsize
+        size = prod(tensor.dims) * dtype.itemsize
+        weight_bytes[dtype.name] += size
+        # of a table, and of rotary positions, a token reads one row
+        if readers[name] <= {"Gather", "GatherBlockQuantized"} or name in ("cosines", "sines"):
+            unread += size
     linear = quantized = 0
     for node in graph.node:
         found = _linear(node, weights, makers)
@@ -32,6 +45,7 @@ def graph_proof(path: Path, bits: int) -> dict:
             quantized += found[0] if found[1] == bits else 0
     return {
         "weight_bytes": dict(weight_bytes),
+        "unread_bytes": unread,
         "nodes": dict(Counter(node.op_type for node in graph.node)),
         "linear_weights": linear,
         "linear_quantized": quantized,
