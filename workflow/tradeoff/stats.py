@@ -58,9 +58,9 @@ def median_interval(replicates: Replicates, *, level: float = 0.95, seed: int = 
         low, high = _bootstrap(np.median, arrays[0], level, seed)
         return Interval(value, low, high, 1, "bootstrap over samples of one process", level)
     if len(arrays) < FEW:
-        center, low, high = (math.exp(bound) for bound in _t_interval(np.log(values), level))
-        # the interval is around the geometric mean: moved, not widened, to be around the median shown
-        return Interval(value, low * value / center, high * value / center, len(arrays), "t over log replicates", level)
+        _, low, high = (math.exp(bound) for bound in _t_interval(np.log(values), level))
+        # it is centred on the geometric mean; the median shown may lie outside when replicates are very uneven
+        return Interval(value, min(low, value), max(high, value), len(arrays), "t over log replicates", level)
     low, high = _bootstrap(np.median, values, level, seed)
     return Interval(value, low, high, len(arrays), "bootstrap over replicates", level)
 
