@@ -1,4 +1,4 @@
-"""What every rule file shares: the checked config, the results folder, the cells, and the digest of a stage's code."""
+"""Shared by all stages: the checked config, the results folder, the cells, and the digest of a stage's code."""
 
 import json
 import os
@@ -41,7 +41,7 @@ CELLS = [(model, variant) for model in MODELS for variant in study_config.cells(
 
 wildcard_constraints:
     model="[a-z0-9._-]+",
-    variant="[a-z0-9._-]+",
+    variant="[a-z0-9-]+",
     past="(-kv)?",
 
 
@@ -71,6 +71,47 @@ def engine_code(*stages):
     return params
 
 
+def folder_of(path):
+    """The folder that a stage writes, or reads, as a whole: the one that a file of it lies in."""
+    return os.path.dirname(str(path))
+
+
 def cells(pattern):
     """A file of every cell."""
     return [pattern.format(root=RESULTS, model=model, variant=variant) for model, variant in CELLS]
+
+
+def baseline_quality(wildcards):
+    """The evaluation that a cell is compared with; none for the baseline itself."""
+    name = baseline(wildcards.model)
+    return [] if wildcards.variant == name else f"{RESULTS}/quality/{wildcards.model}/{name}.json"
+
+
+def benchmarks_so_far(wildcards):
+    """Benchmark files of the jobs whose memory the appendix shows; these jobs are done, so the files are no inputs."""
+    onnx = {(model, VARIANTS[variant].artifact) for model, variant in CELLS if VARIANTS[variant].artifact != "model"}
+    # a quantized file is made of the float32 one with the same kind of cache
+    onnx |= {(model, "fp32-kv" if name.endswith("-kv") else "fp32") for model, name in onnx}
+    steps = [f"{'export' if name.startswith('fp32') else 'quantize'}/{model}_{name}" for model, name in sorted(onnx)]
+    steps += [f"{stage}/{model}_{variant}" for stage in ("measure", "evaluate") for model, variant in CELLS]
+    return [f"{RESULTS}/benchmarks/{step}.tsv" for step in [*(f"fetch/{model}" for model in MODELS), *steps]]
+
+
+def category(name):
+    return next((title for title, names in CATEGORIES.items() if name in names), "The study's tables")
+
+
+def shown(path, name, kind):
+    """A result for the HTML report, with its caption, category and labels."""
+    return report(
+        path,
+        caption=f"../../report/{kind}s/{name}.rst",
+        category="The study on trial" if name == "claims" else category(name),
+        labels={"result": name.replace("_", " "), "kind": kind},
+    )
+
+
+def command():
+    """The command line that makes this study again."""
+    files = "".join(f" --configfile {path}" for path in workflow.config_settings.configfiles)
+    return f"snakemake --cores 1{' --use-singularity' if IN_CONTAINER else ''}{files}"

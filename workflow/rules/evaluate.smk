@@ -9,11 +9,6 @@ OUTPUTS:
 """
 
 
-def baseline_quality(wildcards):
-    name = baseline(wildcards.model)
-    return [] if wildcards.variant == name else f"{RESULTS}/quality/{wildcards.model}/{name}.json"
-
-
 rule evaluate:
     input:
         artifacts=artifacts,

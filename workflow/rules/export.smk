@@ -23,10 +23,10 @@ rule export:
         CONTAINER
     params:
         code=code("export"),
-        model=lambda wildcards: f"{RESULTS}/models/{wildcards.model}",
+        model=lambda wildcards, input: folder_of(input[0]),
         cache=lambda wildcards: ["--cache"] if wildcards.past else [],
         threads=THREADS,
-        folder=lambda wildcards: f"{RESULTS}/onnx/{wildcards.model}/fp32{wildcards.past}",
+        folder=lambda wildcards, output: folder_of(output[0]),
     shell:
         """
         python -m workflow.tradeoff.export \\
@@ -51,7 +51,7 @@ rule fuse:
         CONTAINER
     params:
         code=code("fuse"),
-        model=lambda wildcards: f"{RESULTS}/models/{wildcards.model}",
+        model=lambda wildcards, input: folder_of(input[0]),
         folder=lambda wildcards: f"{RESULTS}/onnx/{wildcards.model}/fp16-kv",
     shell:
         """

@@ -29,7 +29,7 @@ rule fetch_model:
             },
             sort_keys=True,
         ),
-        folder=lambda wildcards: f"{RESULTS}/models/{wildcards.model}",
+        folder=lambda wildcards, output: folder_of(output[0]),
     shell:
         """
         python -m workflow.tradeoff.fetch model \\

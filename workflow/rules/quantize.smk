@@ -26,13 +26,13 @@ rule quantize:
         CONTAINER
     params:
         code=code("quantize"),
-        source=lambda wildcards: f"{RESULTS}/onnx/{wildcards.model}/fp32{wildcards.past}",
+        source=lambda wildcards, input: folder_of(input[0]),
         options=lambda wildcards: (
             [f"--{key.replace('_', '-')}" for key, value in config["quantize"].items() if value]
             if wildcards.precision == "int8"
             else []
         ),
-        folder=lambda wildcards: f"{RESULTS}/onnx/{wildcards.model}/{wildcards.precision}{wildcards.past}",
+        folder=lambda wildcards, output: folder_of(output[0]),
     shell:
         """
         python -m workflow.tradeoff.quantize \\

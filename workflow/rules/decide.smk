@@ -1,0 +1,110 @@
+"""From tables to answers: what to deploy, and which of the study's statements hold.
+
+INPUTS:
+    {results}/tables/*.csv, {results}/environment.json, config/claims.yaml, config/reference.yaml
+
+OUTPUTS:
+    {results}/tables/decision.json and its tables      front, scenarios, matrix, tree, advice
+    {results}/tables/claims.csv                        one verdict per statement of the study
+    {results}/quality/{model}/{variant}.diagnosis.json why a loss is as high as a guess, where one is
+"""
+
+DECISION_TABLES = ["pareto", "scenarios", "selection_matrix", "quality_aware", "cost_benefit", "use_cases"]
+
+
+rule decide:
+    input:
+        tables=rules.summarize.output,
+        environment=f"{RESULTS}/environment.json",
+    output:
+        expand(f"{RESULTS}/tables/{{table}}.csv", table=DECISION_TABLES),
+        f"{RESULTS}/tables/decision.json",
+    log:
+        f"{RESULTS}/logs/decide.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/decide.tsv"
+    container:
+        CONTAINER
+    params:
+        code=code("decide"),
+        scenarios=json.dumps(config["decide"]["scenarios"], sort_keys=True),
+        folder=lambda wildcards, output: folder_of(output[0]),
+    shell:
+        """
+        python -m workflow.tradeoff.decide \\
+        --tables {params.folder:q} \\
+        --environment {input.environment:q} \\
+        --scenarios {params.scenarios:q} \\
+        --output {params.folder:q} \\
+        2> >(tee {log:q} >&2)
+        """
+
+
+rule claims:
+    input:
+        claims="config/claims.yaml",
+        reference="config/reference.yaml",
+        summary=f"{RESULTS}/tables/summary.csv",
+        conventions=f"{RESULTS}/tables/conventions.csv",
+        environment=f"{RESULTS}/environment.json",
+    output:
+        f"{RESULTS}/tables/claims.csv",
+    log:
+        f"{RESULTS}/logs/claims.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/claims.tsv"
+    container:
+        CONTAINER
+    params:
+        code=code("claims"),
+    shell:
+        """
+        python -m workflow.tradeoff.claims \\
+        --claims {input.claims:q} \\
+        --reference {input.reference:q} \\
+        --summary {input.summary:q} \\
+        --environment {input.environment:q} \\
+        --output {output:q} \\
+        2> >(tee {log:q} >&2)
+        """
+
+
+rule diagnose:
+    input:
+        artifacts=artifacts,
+        corpus=f"{RESULTS}/corpus/{CORPUS}.json",
+        quality=f"{RESULTS}/quality/{{model}}/{{variant}}.json",
+        arrays=f"{RESULTS}/quality/{{model}}/{{variant}}.npz",
+    output:
+        f"{RESULTS}/quality/{{model}}/{{variant}}.diagnosis.json",
+    log:
+        f"{RESULTS}/logs/diagnose/{{model}}_{{variant}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/diagnose/{{model}}_{{variant}}.tsv"
+    container:
+        CONTAINER
+    resources:
+        gpu=1,
+    params:
+        code=engine_code("diagnose"),
+        artifact=lambda wildcards: artifact(wildcards.model, wildcards.variant),
+        model=lambda wildcards: f"{RESULTS}/models/{wildcards.model}",
+        share=config["evaluate"]["diagnose_share"],
+        convention=config["evaluate"]["conventions"][0],
+        device=DEVICE,
+        threads=THREADS,
+    shell:
+        """
+        python -m workflow.tradeoff.diagnose \\
+        --quality {input.quality:q} \\
+        --model-folder {params.model:q} \\
+        --artifact {params.artifact:q} \\
+        --corpus {input.corpus:q} \\
+        --variant {wildcards.variant:q} \\
+        --share {params.share} \\
+        --convention {params.convention:q} \\
+        --device {params.device:q} \\
+        --threads {params.threads} \\
+        --output {output:q} \\
+        2> >(tee {log:q} >&2)
+        """

@@ -1,0 +1,145 @@
+"""Draw the figures, make the tables sortable, and write the report.
+
+INPUTS:
+    {results}/tables/, {results}/environment.json, report/report.md.j2
+
+OUTPUTS:
+    {results}/figures/{figure}.svg
+    {results}/tables/html/{table}.html
+    {results}/report.md
+"""
+
+FIGURES = ["tradeoff", "speed", "latency", "growth", "memory", "perplexity", "delta_nll", "divergence"]
+if DEVICE == "cuda":
+    FIGURES.append("roofline")
+TABLES = [*SUMMARY_TABLES, *DECISION_TABLES, "claims"]
+CATEGORIES = {
+    "Answer": {"summary", "tradeoff", *DECISION_TABLES},
+    "Speed": {"speed", "latency", "itl", "growth", "speed_by_precision", "roofline"},
+    "Memory": {"memory", "memory_by_precision", "resources"},
+    "Accuracy": {"perplexity", "delta_nll", "divergence", "conventions", "degradation", "accuracy_drop", "generated"},
+    "Proof": {"proof"},
+}
+
+
+for name in FIGURES:
+
+    rule:
+        name:
+            f"figure_{name}"
+        input:
+            tables=rules.summarize.output,
+            decision=f"{RESULTS}/tables/pareto.csv",
+        output:
+            shown(f"{RESULTS}/figures/{name}.svg", name, "figure"),
+        log:
+            f"{RESULTS}/logs/figures/{name}.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/figures/{name}.tsv"
+        container:
+            CONTAINER
+        params:
+            code=code("figures"),
+            figure=name,
+            folder=lambda wildcards, input: folder_of(input.tables[0]),
+        shell:
+            """
+            python -m workflow.tradeoff.figures {params.figure:q} \\
+            --tables {params.folder:q} \\
+            --output {output:q} \\
+            2> >(tee {log:q} >&2)
+            """
+
+
+rule figure_claims:
+    input:
+        f"{RESULTS}/tables/claims.csv",
+    output:
+        shown(f"{RESULTS}/figures/claims.svg", "claims", "figure"),
+    log:
+        f"{RESULTS}/logs/figures/claims.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/figures/claims.tsv"
+    container:
+        CONTAINER
+    params:
+        code=code("claims_figure"),
+    shell:
+        """
+        python -m workflow.tradeoff.claims_figure \\
+        --claims {input:q} \\
+        --output {output:q} \\
+        2> >(tee {log:q} >&2)
+        """
+
+
+rule html_tables:
+    input:
+        expand(f"{RESULTS}/tables/{{table}}.csv", table=TABLES),
+        f"{RESULTS}/tables/notes.json",
+    output:
+        [shown(f"{RESULTS}/tables/html/{name}.html", name, "table") for name in TABLES],
+    log:
+        f"{RESULTS}/logs/html_tables.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/html_tables.tsv"
+    container:
+        CONTAINER
+    params:
+        code=code("htmltables"),
+        names=TABLES,
+        tables=lambda wildcards, input: folder_of(input[0]),
+        folder=lambda wildcards, output: folder_of(output[0]),
+    shell:
+        """
+        python -m workflow.tradeoff.htmltables {params.names:q} \\
+        --tables {params.tables:q} \\
+        --output {params.folder:q} \\
+        2> >(tee {log:q} >&2)
+        """
+
+
+rule report:
+    input:
+        tables=expand(f"{RESULTS}/tables/{{table}}.csv", table=TABLES),
+        decision=f"{RESULTS}/tables/decision.json",
+        html=expand(f"{RESULTS}/tables/html/{{table}}.html", table=TABLES),
+        figures=expand(f"{RESULTS}/figures/{{figure}}.svg", figure=[*FIGURES, "claims"]),
+        diagnoses=cells("{root}/quality/{model}/{variant}.diagnosis.json"),
+        environment=f"{RESULTS}/environment.json",
+        manifests=sorted({f"{artifact(model, variant)}/manifest.json" for model, variant in CELLS}),
+        template="report/report.md.j2",
+        claims_template="report/claims.md.j2",
+    output:
+        report(
+            f"{RESULTS}/report.md",
+            caption="../../report/report.rst",
+            category="Answer",
+            labels={"result": "report", "kind": "text"},
+        ),
+    log:
+        f"{RESULTS}/logs/report.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/report.tsv"
+    container:
+        CONTAINER
+    params:
+        code=code("report"),
+        config=json.dumps(config, sort_keys=True),
+        commands=[command()],
+        tables=lambda wildcards, input: folder_of(input.tables[0]),
+        figures=lambda wildcards, input: folder_of(input.figures[0]),
+    shell:
+        """
+        python -m workflow.tradeoff.report \\
+        --tables {params.tables:q} \\
+        --figures {params.figures:q} \\
+        --decision {input.decision:q} \\
+        --environment {input.environment:q} \\
+        --template {input.template:q} \\
+        --config {params.config:q} \\
+        --manifests {input.manifests:q} \\
+        --commands {params.commands:q} \\
+        --output {output:q} \\
+        2> >(tee {log:q} >&2)
+        """

@@ -1,0 +1,63 @@
+"""Turn raw samples and log-probabilities into tables: every statistic is computed here, on the CPU.
+
+INPUTS:
+    {results}/speed/{model}/{variant}.json, {results}/quality/{model}/{variant}.json and .npz
+
+OUTPUTS:
+    {results}/tables/*.csv         tidy, one row per cell, units in the column names
+    {results}/tables/notes.json    what each table states: protocol, repeats, device, threads
+"""
+
+SUMMARY_TABLES = [
+    "summary",
+    "benchmark",
+    "onnx",
+    "perplexity",
+    "degradation",
+    "accuracy_drop",
+    "speed_by_precision",
+    "memory_by_precision",
+    "efficiency_matrix",
+    "latency",
+    "itl",
+    "growth",
+    "memory",
+    "conventions",
+    "divergence",
+    "generated",
+    "proof",
+    "resources",
+]
+
+
+rule summarize:
+    input:
+        speed=cells("{root}/speed/{model}/{variant}.json"),
+        quality=cells("{root}/quality/{model}/{variant}.json"),
+        arrays=cells("{root}/quality/{model}/{variant}.npz"),
+        models=expand(f"{RESULTS}/models/{{model}}/manifest.json", model=MODELS),
+    output:
+        expand(f"{RESULTS}/tables/{{table}}.csv", table=SUMMARY_TABLES),
+        f"{RESULTS}/tables/notes.json",
+    log:
+        f"{RESULTS}/logs/summarize.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/summarize.tsv"
+    container:
+        CONTAINER
+    params:
+        code=code("summarize"),
+        study=config["study"],
+        benchmarks=benchmarks_so_far,
+        folder=lambda wildcards, output: folder_of(output[0]),
+    shell:
+        """
+        python -m workflow.tradeoff.summarize \\
+        --study {params.study:q} \\
+        --speed {input.speed:q} \\
+        --quality {input.quality:q} \\
+        --models {input.models:q} \\
+        --benchmarks {params.benchmarks:q} \\
+        --output {params.folder:q} \\
+        2> >(tee {log:q} >&2)
+        """
