@@ -209,7 +209,7 @@ def proof(model, variant, fault) -> dict:
         "linear_quantized": int(linear * fraction),
         "quantized_fraction": fraction,
         "cache": spec.cache,
-        "cache_growth": {"slope_s_per_token": 0.0, "ratio": 1.0},
+        "cache_growth": {"lengths": [8, 64], "step_s": [0.05, 0.051]},
     }
     if spec.engine == "onnx":
         heavy = "MatMulInteger" if spec.precision == "int8" else "MatMul"

@@ -48,7 +48,7 @@ def test_every_table_is_written_with_its_note(whole):
         assert (folder / f"{name}.csv").is_file()
         assert notes[name]["title"] and notes[name]["note"]
     assert "32 prompt tokens, 32 new tokens" in notes["summary"]["note"]
-    assert "5 fresh processes × 3 samples" in notes["benchmark"]["note"]
+    assert "5 fresh processes, 3 timed in each" in notes["benchmark"]["note"]
     assert "CC BY-SA 3.0" in notes["perplexity"]["note"]
 
 
@@ -166,7 +166,7 @@ def test_without_a_cache_the_latency_grows(whole):
 
 def test_resources_are_held_against_the_float_weights(tmp_path):
     study = synthetic.write(tmp_path / "study")
-    path = tmp_path / "benchmarks" / "export" / "tiny-a" / "int8.tsv"
+    path = tmp_path / "benchmarks" / "export" / "tiny-a_int8.tsv"
     path.parent.mkdir(parents=True)
     path.write_text("s\th:m:s\tmax_rss\n12.5\t0:00:12\t1000.0\n")
     empty = tmp_path / "benchmarks" / "fetch" / "tiny-a.tsv"

@@ -163,13 +163,18 @@ def cost_benefit(rows: Sequence[Mapping], resources: pd.DataFrame) -> list[dict]
 
 
 def _prepare_seconds(row: Mapping, resources: pd.DataFrame) -> float:
-    """Seconds that export and quantization of a cell's artifact took; 0 where it runs the checkpoint itself."""
+    """Seconds that export and quantization of a cell's artifact took; 0 where it runs the checkpoint itself.
+
+    A quantized artifact is made from the exported float32 one with, or without, a cache.
+    """
     artifact = VARIANTS[row["variant"]].artifact
     if artifact == "model":
         return 0.0
+    exported = "fp32-kv" if artifact.endswith("-kv") else "fp32"
     steps = resources[resources["rule"].isin(("export", "quantize"))]
-    own = steps[[{row["model"], artifact} <= set(str(of).split("/")) for of in steps["of"]]]
-    return float(own["s"].sum()) if len(own) else math.nan
+    own = steps[steps["of"].isin({f"{row['model']}_{name}" for name in (artifact, exported)})]
+    made = f"{row['model']}_{artifact}" in set(own["of"])
+    return float(own["s"].sum()) if made else math.nan
 
 
 def span(values: Sequence[float], form: str) -> str | None:

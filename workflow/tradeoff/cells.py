@@ -74,6 +74,8 @@ def _checked(path: Path) -> dict:
         raise UserError(f"{path} is not JSON ({error}): delete it and run again") from error
     if data.get("schema") != SCHEMA:
         raise UserError(f"{path} has schema {data.get('schema')}, not {SCHEMA}: delete it and run again")
+    if missing := [name for name in ("model", "variant", "baseline", "status") if name not in data]:
+        raise UserError(f"{path} has no {', '.join(missing)}: give what measure or evaluate wrote")
     if data["variant"] not in VARIANTS:
         raise UserError(f"{path}: unknown variant {data['variant']!r}: one of {', '.join(VARIANTS)}")
     return data

@@ -20,6 +20,7 @@ import pandas as pd
 from workflow.tradeoff import advice, errors, scenarios
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.files import atomic_file, read_json, write_json
+from workflow.tradeoff.markdown import number
 from workflow.tradeoff.pareto import front
 from workflow.tradeoff.scenarios import Scenario, answer
 
@@ -138,8 +139,8 @@ def brief(entry: Mapping) -> str:
     if entry["winner"] is None:
         return f"{entry['model']}: no admissible variant"
     change = "" if entry["degradation_pct"] is None else f", perplexity {entry['degradation_pct']:+.2f}%"
-    speed = f"{entry['decode_tokens_per_s']:.3g} tokens/s, {entry['speedup']:.2f}×"
-    return f"{entry['model']}/{entry['winner']} ({speed}, {entry['memory_mb']:.0f} MB{change})"
+    speed = f"{number(entry['decode_tokens_per_s'])} tokens/s, {entry['speedup']:.2f}×"
+    return f"{entry['model']}/{entry['winner']} ({speed}, {number(entry['memory_mb'])} MB{change})"
 
 
 def clean(data):

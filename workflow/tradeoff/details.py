@@ -12,6 +12,8 @@ from workflow.tradeoff import rows_accuracy, rows_speed
 from workflow.tradeoff.cells import Cell
 
 QUANTILES = (0, 1, *range(5, 100, 5), 99, 100)
+TELLING = ("MatMul", "Gemm", "Quantize", "Attention", "Conv", "Memcpy")  # products, and what feeds or splits them
+HOLDERS = ("export", "quantize", "fuse")  # steps that hold the weights, and must not hold them many times
 MEBI_MB = 1.048576  # Snakemake gives max_rss in MiB
 
 
@@ -114,12 +116,12 @@ def proof(cells: Iterable[Cell]) -> pd.DataFrame:
                 "quantized_fraction": found.get("quantized_fraction"),
                 "weight_bytes_by_dtype": _listed(found.get("weight_bytes")),
                 "parameters_by_place": _listed(found.get("parameters")),
-                "nodes_by_type": _listed(found.get("nodes"), most=8),
+                "nodes_by_type": _listed(telling(found.get("executed") or found.get("nodes") or {})),
                 "nodes_by_provider": _listed(found.get("providers")),
                 "heavy_elsewhere": ", ".join(map(str, found.get("heavy_elsewhere") or [])) or None,
                 "memcpy_nodes": found.get("memcpy"),
                 "cache": {True: "yes", False: "no"}.get(found.get("cache")),
-                "cache_growth": _listed(growth_facts),
+                "cache_growth": _steps(growth_facts),
                 "kernels_per_token": kernels.get("kernels_per_token"),
                 "busy_us_per_token": _micro(kernels.get("busy_s_per_token")),
                 "waiting_us_per_token": _micro(kernels.get("waiting_s_per_token")),
@@ -128,23 +130,27 @@ def proof(cells: Iterable[Cell]) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
+def telling(nodes: Mapping[str, int]) -> dict[str, int]:
+    """Of a graph's nodes by type those that tell how it computes; the others as one count."""
+    told = {name: count for name, count in nodes.items() if any(word in name for word in TELLING)}
+    rest = sum(nodes.values()) - sum(told.values())
+    return {**told, **({"others": rest} if rest else {})}
+
+
+def _steps(facts: Mapping) -> str | None:
+    """What a decode step took at each length."""
+    pairs = zip(facts.get("lengths", []), facts.get("step_s", []), strict=True)
+    return ", ".join(f"{1e3 * seconds:.3g} ms at {length} tokens" for length, seconds in pairs) or None
+
+
 def _micro(seconds: float | None) -> float | None:
     return None if seconds is None else 1e6 * seconds
 
 
-def _listed(counts: Mapping | None, most: int | None = None) -> str | None:
-    """``a 1,000, b 20``: the largest first, as many as asked for."""
-    if not counts:
-        return None
-    numbers = all(isinstance(value, int) for value in counts.values())
-    items = sorted(counts.items(), key=lambda item: -item[1]) if numbers else list(counts.items())
-    shown = items[:most]
-    text = ", ".join(f"{name} {value:,}" if numbers else f"{name} {_short(value)}" for name, value in shown)
-    return text + (f", {len(items) - len(shown)} more" if len(items) > len(shown) else "")
-
-
-def _short(value) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _listed(counts: Mapping[str, int] | None) -> str | None:
+    """``a 1,000, b 20``: the largest first."""
+    items = sorted((counts or {}).items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {value:,}" for name, value in items) or None
 
 
 def generated(cells: Iterable[Cell]) -> pd.DataFrame:
@@ -161,11 +167,11 @@ def generated(cells: Iterable[Cell]) -> pd.DataFrame:
 def resources(paths: Sequence[Path | str], parameters: Mapping[str, float | None]) -> pd.DataFrame:
     """Seconds and peak resident memory of each rule's run, out of Snakemake's benchmark files.
 
-    paths: .../benchmarks/{rule}/{what}.tsv. Peak memory is also given as a multiple of the model's float32 weights,
-    where a part of the path names a model of ``parameters`` {model: count}.
+    paths: .../benchmarks/{rule}/{model}_{what}.tsv. Peak memory is also given as a multiple of the model's float32
+    weights, for the models of ``parameters`` {model: count}.
     """
     table = []
-    for path in map(Path, paths):
+    for path in sorted(map(Path, paths)):
         after = path.parts[path.parts.index("benchmarks") + 1 :] if "benchmarks" in path.parts else path.parts[-2:]
         rule, what = after[0].removesuffix(".tsv"), "/".join(after[1:]).removesuffix(".tsv")
         with open(path, newline="") as file:
@@ -173,12 +179,14 @@ def resources(paths: Sequence[Path | str], parameters: Mapping[str, float | None
         seconds = [float(entry["s"]) for entry in entries]
         peaks = [float(entry["max_rss"]) * MEBI_MB for entry in entries if _number(entry.get("max_rss"))]
         peak = max(peaks) if peaks else None
-        model = next((part.removesuffix(".tsv") for part in after if part.removesuffix(".tsv") in parameters), None)
+        # the longest name first: one model's name may begin another's
+        known = sorted(parameters, key=len, reverse=True)
+        model = next((name for name in known if what == name or what.startswith(f"{name}_")), None)
         weights = parameters.get(model)
         table.append(
             {
                 "rule": rule, "of": what, "s": statistics.fmean(seconds) if seconds else None, "peak_rss_mb": peak,
-                "peak_over_fp32_weights": peak * 1e6 / (4 * weights) if peak and weights else None,
+                "peak_over_fp32_weights": peak * 1e6 / (4 * weights) if peak and weights and rule in HOLDERS else None,
             }
         )  # fmt: skip
     return pd.DataFrame(table, columns=["rule", "of", "s", "peak_rss_mb", "peak_over_fp32_weights"])

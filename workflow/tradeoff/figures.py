@@ -15,7 +15,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from workflow.tradeoff import errors, style
-from workflow.tradeoff.figures_scatter import growth, roofline, tradeoff
+from workflow.tradeoff.figures_scatter import WIDEST, growth, roofline, tradeoff
+from workflow.tradeoff.markdown import number
 
 
 def speed(tables: Path) -> Figure:
@@ -24,6 +25,7 @@ def speed(tables: Path) -> Figure:
     if summary["decode_tokens_per_s"].notna().sum() == 0:
         return style.empty("No decode speed was measured.")
     figure, panels = style.rows_by_model(summary)
+    limits: dict = {}
     for axis, place, cell in _cells(summary, panels):
         if pd.isna(cell.decode_tokens_per_s):
             style.gap(axis, place, cell.status)
@@ -37,14 +39,12 @@ def speed(tables: Path) -> Figure:
             ratio = "no ratio"
         else:
             ratio = f"{cell.speedup:.2f}×" + (" (tie)" if cell.speed_verdict == "tie" else "")
-        style.note(
-            axis,
-            cell.decode_tokens_per_s if pd.isna(high) else high,
-            place,
-            f"{cell.decode_tokens_per_s:.3g}, {ratio}" + (", noisy" if str(cell.noisy).lower() == "true" else ""),
-        )
-    for axis in panels.values():
-        axis.set_xlim(0, axis.get_xlim()[1] * 1.32)  # room for the values
+        reach = cell.decode_tokens_per_s if pd.isna(high) else min(high, WIDEST * cell.decode_tokens_per_s)
+        limits[axis] = max(limits.get(axis, 0), reach)
+        noisy = ", noisy" if str(cell.noisy).lower() == "true" else ""
+        style.note(axis, reach, place, f"{number(cell.decode_tokens_per_s)}, {ratio}{noisy}")
+    for axis, limit in limits.items():
+        axis.set_xlim(0, limit * 1.4)  # room for the values
     style.label_x(figure, panels, "decode speed [tokens/s], median and 95% interval")
     return figure
 

@@ -11,6 +11,8 @@ from matplotlib.lines import Line2D
 
 from workflow.tradeoff import style
 
+WIDEST = 2  # an interval that reaches beyond so many times its value runs out of the panel, which keeps its scale
+
 
 def tradeoff(tables: Path) -> Figure:
     """What each variant costs in perplexity for its speed (left) and for its memory (right).
@@ -40,7 +42,9 @@ def tradeoff(tables: Path) -> Figure:
             )
             _point(right, cell, cell.memory_mb, None, front)
         for axis in (left, right):
-            axis.set_xlim(0, axis.get_xlim()[1] * 1.06)
+            column = "decode_tokens_per_s_high" if axis is left else "memory_mb"
+            value = part["decode_tokens_per_s" if axis is left else "memory_mb"]
+            axis.set_xlim(0, 1.1 * part[column].fillna(value).clip(upper=WIDEST * value).max())
             axis.axhline(0, color=style.GREY, linewidth=0.8, linestyle=(0, (3, 3)))
             axis.margins(y=0.12)
         left.set_title(f"{model}: speed")

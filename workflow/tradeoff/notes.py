@@ -45,8 +45,8 @@ def sentence(facts: dict | None) -> str:
     warm = f" after {facts['warmup']} warm-up" if facts["warmup"] else ""
     return (
         f"Protocol {facts['protocol']} ({what}): {facts['prompt_tokens']} prompt tokens, "
-        f"{facts['new_tokens']} new tokens, batch 1, greedy; {facts['replicates']} fresh processes × "
-        f"{facts['samples']} samples{warm}; "
+        f"{facts['new_tokens']} new tokens, batch 1, greedy; {facts['replicates']} fresh processes, "
+        f"{facts['samples']} timed in each{warm}; "
         f"device {facts['device']}, threads {facts['threads']}."
     )
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 from workflow.tradeoff.errors import UserError
+from workflow.tradeoff.markdown import number
 
 OBJECTIVES = {
     "speed": "fastest",
@@ -95,8 +96,8 @@ def _too_slow(row: Mapping, scenario: Scenario) -> str | None:
     if least is None or row["decode_tokens_per_s_low"] >= least:
         return None
     return (
-        f"{row['decode_tokens_per_s']:.3g} tokens/s, of which only {row['decode_tokens_per_s_low']:.3g} are sure: "
-        f"below {least}"
+        f"{number(row['decode_tokens_per_s'])} tokens/s, of which only {number(row['decode_tokens_per_s_low'])} are "
+        f"sure: below {least}"
     )
 
 
@@ -202,13 +203,13 @@ def cite(row: Mapping) -> str:
 
 def figures(row: Mapping) -> str:
     """A cell's three figures in words."""
-    parts = [f"{row['decode_tokens_per_s']:.3g} tokens/s"]
+    parts = [f"{number(row['decode_tokens_per_s'])} tokens/s"]
     if row["variant"] != row["baseline"]:
         interval = (
             f" [{row['speedup_low']:.2f}, {row['speedup_high']:.2f}]" if not math.isnan(row["speedup_low"]) else ""
         )
         parts[0] += f" ({row['speedup']:.2f}×{interval} the baseline)"
-    parts.append(f"{row['memory_mb']:.0f} MB of weights and cache")
+    parts.append(f"{number(row['memory_mb'])} MB of weights and cache")
     if math.isnan(row["degradation_pct"]):
         parts.append("accuracy not measured")
     elif row["variant"] != row["baseline"]:
