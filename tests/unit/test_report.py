@@ -118,6 +118,17 @@ def test_a_study_without_accuracy_or_without_any_figure_renders(tmp_path, fault)
     check_no_holes(make(tmp_path, faults=faults).read_text())
 
 
+def test_a_diagnosis_is_told_where_one_was_needed(tmp_path):
+    quiet, loud = tmp_path / "quiet.json", tmp_path / "loud.json"
+    quiet.write_text(json.dumps({"model": "a", "variant": "torch-fp32", "status": "not_needed"}))
+    hypotheses = [{"name": "unshifted labels", "detail": "undone, 3.1 nats"}, {"name": "missing BOS", "detail": "no"}]
+    found = {"model": "b", "variant": "torch-fp32", "status": "found", "fault": "unshifted labels"}
+    loud.write_text(json.dumps({**found, "recorded_nll": 10.6, "hypotheses": hypotheses}))
+    lines = report.diagnoses([quiet, loud])
+    assert [line["cell"] for line in lines] == ["b/torch-fp32"]
+    assert lines[0]["cause"] == "unshifted labels" and lines[0]["evidence"] == "undone, 3.1 nats"
+
+
 def test_missing_tables_are_one_line(tmp_path):
     with pytest.raises(UserError, match=r"run summarize and decide first"):
         report.tables(tmp_path)

@@ -61,6 +61,27 @@ def source_words(source: Mapping) -> str:
     return ", ".join(f"{key} {value}" for key, value in source.items() if value not in (None, "", [], {}))
 
 
+def diagnoses(paths: Sequence[Path | str]) -> list[dict]:
+    """What diagnose found, in words, of the cells whose loss asked for it."""
+    found = [read_json(path) for path in paths]
+    words = {"found": "the cause that fits", "not_found": "no known cause fits"}
+    return [
+        {
+            "cell": f"{data['model']}/{data['variant']}",
+            "convention": data.get("convention"),
+            "outcome": words.get(data["status"], data["status"].replace("_", " ")),
+            "cause": data.get("fault"),
+            "recorded_nll": data.get("recorded_nll"),
+            "rescored_nll": data.get("rescored_nll"),
+            "uniform_nll": data.get("uniform_nll"),
+            "evidence": data.get("reason")
+            or "; ".join(item["detail"] for item in data.get("hypotheses", []) if item["name"] == data.get("fault")),
+        }
+        for data in found
+        if data["status"] != "not_needed"
+    ]
+
+
 def claims(folder: Path) -> list[dict]:
     """The rows of claims.csv, empty where the study was not put on trial; numbers stay as they are written."""
     path = folder / "claims.csv"
@@ -99,6 +120,7 @@ def context(options) -> dict:
         "config_text": json.dumps(options.config, indent=1, ensure_ascii=False),
         "commands": options.commands,
         "manifests": pd.DataFrame(manifests(options.manifests)),
+        "diagnoses": pd.DataFrame(diagnoses(options.diagnoses)),
         "groups": columns.GROUPS,
         "claims": rows,
         "claim_counts": counts,
@@ -160,6 +182,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--template", required=True, type=Path, metavar="FILE", help="report/report.md.j2")
     parser.add_argument("--config", required=True, metavar="JSON", help="the study's config")
     parser.add_argument("--manifests", nargs="*", default=[], metavar="FILE", help="of models and ONNX artifacts")
+    parser.add_argument("--diagnoses", nargs="*", default=[], metavar="FILE", help="what diagnose wrote of each cell")
     parser.add_argument("--commands", nargs="*", default=[], metavar="COMMAND", help="that make this study again")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE")
     options = parser.parse_args(argv)
