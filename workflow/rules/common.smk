@@ -113,5 +113,6 @@ def shown(path, name, kind):
 
 def command():
     """The command line that makes this study again."""
-    files = "".join(f" --configfile {path}" for path in workflow.config_settings.configfiles)
+    paths = [os.path.relpath(path) for path in workflow.config_settings.configfiles]
+    files = "".join(f" --configfile {path}" for path in paths)
     return f"snakemake --cores 1{' --use-singularity' if IN_CONTAINER else ''}{files}"

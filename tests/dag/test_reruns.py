@@ -1,0 +1,84 @@
+"""Exact reruns: after a full run, what an edit makes Snakemake do again, and what it leaves alone."""
+
+import os
+
+import pytest
+
+STAGES = {"fetch_model", "fetch_corpus", "export", "quantize", "measure", "evaluate"}
+
+
+def variants(outputs: set[str]) -> set[str]:
+    """``model/variant`` of the cells that outputs belong to."""
+    return {"/".join(path.split("/")[-2:]).rsplit(".", 1)[0] for path in outputs}
+
+
+def append(line: str):
+    return lambda text: text + line
+
+
+def test_nothing_to_do_after_a_full_run(study):
+    assert study.planned() == {}
+
+
+def test_editing_a_figure_reruns_figures_and_report_only(study):
+    study.edit("workflow/tradeoff/figures.py", append("\n# another colour\n"))
+    planned = set(study.planned())
+    assert "figure" in planned and "report" in planned
+    assert not planned & (STAGES | {"summarize", "decide", "claims"})
+
+
+def test_editing_what_measure_imports_reruns_measure_and_what_follows(study):
+    study.edit("workflow/tradeoff/memory.py", append("\n# another thought\n"))
+    planned = study.planned()
+    assert len(planned["measure"]) == 7
+    assert {"summarize", "report"} <= set(planned)
+    assert not set(planned) & (STAGES - {"measure"})
+
+
+def test_editing_an_engine_reruns_the_cells_that_run_on_it(study):
+    study.edit("workflow/tradeoff/engines/onnx.py", append("\n# another thought\n"))
+    planned = study.planned()
+    assert variants(planned["measure"]) == {
+        "llama/onnx-fp32",
+        "llama/onnx-int8-kv",
+        "gpt2/onnx-int8",
+        "gpt2/onnx-int4-kv",
+    }
+
+
+def test_adding_a_variant_runs_its_cells_and_the_tables(study):
+    study.configure(lambda config: config["models"]["llama"]["variants"].append("bnb-nf4"))
+    planned = study.planned()
+    assert variants(planned["measure"]) == variants(planned["evaluate"]) == {"llama/bnb-nf4"}
+    assert not set(planned) & {"fetch_model", "fetch_corpus", "export", "quantize"}
+    assert {"summarize", "report"} <= set(planned)
+
+
+def test_changing_one_models_config_touches_its_cells_alone(study):
+    study.configure(lambda config: config["models"]["gpt2"].update(dtype="float32"))
+    planned = study.planned()
+    assert planned["fetch_model"] == {"results/tiny/models/gpt2/manifest.json"}
+    for rule in ("export", "quantize", "measure", "evaluate"):
+        assert planned[rule] and all("/gpt2/" in path for path in planned[rule]), rule
+
+
+def test_a_statistic_never_reruns_a_measurement(study):
+    study.edit("workflow/tradeoff/stats.py", append("\n# another interval\n"))
+    planned = set(study.planned())
+    assert "summarize" in planned
+    assert not planned & STAGES
+
+
+@pytest.mark.parametrize("path", ["workflow/tradeoff/figures.py", "workflow/tradeoff/measure.py", "config/tiny.yaml"])
+def test_touching_or_reverting_reruns_nothing(study, path):
+    before = (study.folder / path).read_text()
+    study.edit(path, append("\n# gone again\n"))
+    study.edit(path, lambda text: before)
+    os.utime(study.folder / path)
+    assert study.planned() == {}
+
+
+def test_touching_a_result_reruns_nothing(study):
+    for path in ("models/llama/manifest.json", "speed/llama/torch-fp32.json", "tables/summary.csv"):
+        os.utime(study.results / path)
+    assert study.planned() == {}
