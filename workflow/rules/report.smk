@@ -9,9 +9,7 @@ OUTPUTS:
     {results}/report.md
 """
 
-FIGURES = ["tradeoff", "speed", "latency", "growth", "memory", "perplexity", "delta_nll", "divergence"]
-if DEVICE == "cuda":
-    FIGURES.append("roofline")
+FIGURES = ["tradeoff", "speed", "latency", "growth", "memory", "perplexity", "delta_nll", "divergence", "roofline"]
 TABLES = [*SUMMARY_TABLES, *DECISION_TABLES, "claims"]
 CATEGORIES = {
     "Answer": {"summary", "tradeoff", *DECISION_TABLES},
@@ -139,6 +137,7 @@ rule report:
         --template {input.template:q} \\
         --config {params.config:q} \\
         --manifests {input.manifests:q} \\
+        --diagnoses {input.diagnoses:q} \\
         --commands {params.commands:q} \\
         --output {output:q} \\
         2> >(tee {log:q} >&2)

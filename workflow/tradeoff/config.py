@@ -43,9 +43,9 @@ def _line(error: jsonschema.ValidationError) -> str:
         return f"{place} is unknown: {_suggest(unknown, known)} (config/README.md lists every key)"
     if error.validator == "required":
         missing = next(name for name in error.validator_value if name not in error.instance)
-        return f"config key {key + '.' if key else ''}{missing} is missing: add it (config/README.md says what it takes)"
+        return f"config key {key + '.' if key else ''}{missing} is missing: add it (config/README.md says how)"
     if error.validator == "pattern" and "propertyNames" in error.absolute_schema_path:
-        return f"config key {key}: the name {error.instance!r} has other characters than a-z, 0-9, '.', '_' and '-': rename it"
+        return f"config key {key}: {error.instance!r} is made of more than a-z, 0-9, '.', '_' and '-': rename it"
     description = error.schema.get("description", "")
     return f"config key {key or '(top level)'}: {error.message}. {description}".replace("\n", " ").strip()
 
@@ -67,8 +67,9 @@ def check_meaning(config: dict) -> None:
                 raise UserError(f"config key {where}: no variant is called {variant}: {_suggest(variant, VARIANTS)}")
         if baseline not in variants:
             where = f"models.{name}.baseline" if "baseline" in model else "baseline"
-            raise UserError(f"config key {where}: {baseline} is not among the variants of {name}: add it or name another")
-        context = model.get("architecture", {}).get("max_position_embeddings") or model.get("architecture", {}).get("n_positions")
+            raise UserError(f"config key {where}: {baseline} is not a variant of {name}: add it or name another")
+        architecture = model.get("architecture", {})
+        context = architecture.get("max_position_embeddings") or architecture.get("n_positions")
         length = config["measure"]["prompt_tokens"] + config["measure"]["new_tokens"]
         if context and length > context:
             raise UserError(

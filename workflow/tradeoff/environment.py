@@ -1,6 +1,6 @@
 """What a figure was measured on: machine, libraries, image and code, with a digest that says what may be compared.
 
-    python -m workflow.tradeoff.environment --device cpu --threads 2 --output results/demo/environment.json
+python -m workflow.tradeoff.environment --device cpu --threads 2 --output results/demo/environment.json
 """
 
 import hashlib

@@ -58,4 +58,4 @@ def run(main) -> None:
     except OSError as error:
         if error.errno != 28:
             raise
-        sys.exit(f"error: no space left on the disk while writing {error.filename or 'a file'}: free some and run again")
+        sys.exit(f"error: the disk is full, seen when writing {error.filename or 'a file'}: free some and run again")

@@ -21,6 +21,7 @@ from workflow.tradeoff import environment, errors, files
 from workflow.tradeoff.errors import CellFailure, UserError
 from workflow.tradeoff.variants import VARIANTS
 
+PROOF = ("memory", "proof", "kernels", "bandwidth")  # what one process of the cell records beside its samples
 MINIMUM_REPLICATES = 2  # below it there is no spread to speak of, whatever the budget
 
 
@@ -63,7 +64,7 @@ def failure(code: int, text: str) -> Exception:
     if lines[-1].startswith("error: "):
         return UserError(lines[-1].removeprefix("error: "))
     if code == -9:
-        return CellFailure("out_of_memory", "the process was killed (signal 9), as the kernel does when memory runs out")
+        return CellFailure("out_of_memory", "the process was killed (signal 9), as when memory runs out")
     if "out of memory" in lines[-1].lower() or "bad_alloc" in lines[-1]:
         return CellFailure("out_of_memory", lines[-1])
     if code < 0:
@@ -85,25 +86,22 @@ def interleave(cell: Runner, baseline: Runner | None, *, replicates, rounds, noi
     """Raw replicates of a cell and its baseline (None when the cell is the baseline itself)."""
     taken: list[dict] = []
     proof: dict = {}
-    start = time.monotonic()
     runners = [("cell", cell)] + ([("baseline", baseline)] if baseline else [])
-    noisy, done = False, 0
-    for round_number in range(1, rounds + 1):
-        for number in range(replicates):
-            if done >= MINIMUM_REPLICATES and time.monotonic() - start > budget_s:
-                break
-            for order, (role, runner) in enumerate(runners if number % 2 == 0 else runners[::-1]):
-                first = role == "cell" and not proof
-                result = runner.run(proof=first, study_runs=study_runs if role == "cell" else 0)
-                if first:
-                    proof = {key: result.pop(key) for key in ("memory", "proof", "kernels", "bandwidth")}
-                taken.append({"role": role, "replicate": done, "order": order, **result})
-                print(f"{cell.variant}: replicate {done + 1}, {role} {runner.variant} done", file=sys.stderr, flush=True)
-            done += 1
-        noisy = spread(taken) > noisy_share
-        if not noisy:
+    start = time.monotonic()
+    for number in range(replicates * rounds):
+        if number >= MINIMUM_REPLICATES and time.monotonic() - start > budget_s:
             break
-    return {"replicates": taken, "rounds": round_number, "noisy": noisy, **proof}
+        if number and number % replicates == 0 and spread(taken) <= noisy_share:
+            break
+        for order, (role, runner) in enumerate(runners if number % 2 == 0 else runners[::-1]):
+            first = role == "cell" and not proof
+            result = runner.run(proof=first, study_runs=study_runs if role == "cell" else 0)
+            if first:
+                proof = {key: result.pop(key) for key in PROOF}
+            taken.append({"role": role, "replicate": number, "order": order, **result})
+            print(f"replicate {number + 1}: {runner.variant} ({role})", file=sys.stderr, flush=True)
+    count = sum(entry["role"] == "cell" for entry in taken)
+    return {"replicates": taken, "rounds": -(-count // replicates), "noisy": spread(taken) > noisy_share, **proof}
 
 
 def protocols(taken: dict, prompt_tokens: int, new_tokens: int, warmup: int) -> dict:
@@ -151,7 +149,7 @@ def measure(args) -> dict:
     )
     return {
         "protocols": protocols(taken, args.prompt_tokens, args.new_tokens, args.warmup),
-        **{key: taken[key] for key in ("memory", "proof", "kernels", "bandwidth")},
+        **{key: taken[key] for key in PROOF},
     }
 
 

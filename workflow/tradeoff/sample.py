@@ -6,6 +6,7 @@
         --prompt-tokens 32 --new-tokens 32 --study-runs 2 --device cpu --threads 2 --proof --output /tmp/sample.json
 """
 
+import itertools
 import time
 from pathlib import Path
 
@@ -22,7 +23,7 @@ STUDY_NEW_TOKENS = 10
 # real text, since some kernels (INT8 with outliers) take longer for some activations; repeated to any length
 PASSAGE = (
     "The harbour town had two clocks, and for as long as anyone could remember they had disagreed by four minutes. "
-    "Ships left by one and shops closed by the other. When a new mayor proposed to set them alike, a long debate began. "
+    "Ships left by one and shops closed by the other. When a new mayor wished to set them alike, a long debate began. "
 )
 CALIBRATION = 256  # width of the matrices of the calibration loop
 RETAKES = 3  # of a sample that a throttled GPU spoiled
@@ -43,7 +44,7 @@ def take(engine: Engine, ids: torch.Tensor, new_tokens: int) -> dict:
         token = engine.decode(token)
         engine.synchronize()
         times.append(clock())
-    steps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    steps = [after - before for before, after in itertools.pairwise(times)]
     return {"ttft_s": steps[0], "itl_s": steps[1:]}
 
 

@@ -119,7 +119,8 @@ def torch_proof(network, variant: Variant) -> dict:
     parameters: dict[str, int] = {}
     seen = set()
     for tensor in _tensors(network):
-        if tensor.data_ptr() in seen or tensor.numel() == 0:
+        # a mask is no weight
+        if tensor.data_ptr() in seen or tensor.numel() == 0 or tensor.dtype == torch.bool:
             continue
         seen.add(tensor.data_ptr())
         name = str(tensor.dtype).removeprefix("torch.")
