@@ -15,8 +15,16 @@ from workflow.tradeoff.sources import texts
 
 RAW = Path(__file__).parents[2].parent / "shared/data/wikitext-2-raw/wiki.test.raw"
 REVISION = "b08601e04326c79dfdd32d625aee71d232d685c3"
-HUB = {"source": "hub", "dataset": "Salesforce/wikitext", "config": "wikitext-2-raw-v1", "split": "test", "revision": REVISION}
-WIKITEXT = " \n = A = \n \n One . \n = 1 rad / s = \n Two . \n \n = = Part = = \n \n Three . \n \n = B C = \n \n Four . \n"
+HUB = {
+    "source": "hub",
+    "dataset": "Salesforce/wikitext",
+    "config": "wikitext-2-raw-v1",
+    "split": "test",
+    "revision": REVISION,
+}
+WIKITEXT = (
+    " \n = A = \n \n One . \n = 1 rad / s = \n Two . \n \n = = Part = = \n \n Three . \n \n = B C = \n \n Four . \n"
+)
 EXTRACTED = """<doc id="1" url="u" title="Fish &amp; chips">
 Fish &amp; chips
 

@@ -13,13 +13,17 @@ def of_config(config) -> dict:
     decode_parameters: those that one decoded token must read. A table that is not also the head gives one row per
     token, so the position table and an untied input embedding are left out.
     kv_values_per_token: numbers that the KV cache keeps for one token: 2 x layers x KV heads x head size.
-    Raises UserError when the config has no context length.
+    Raises UserError when the config fits no model of its type, or has no context length.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"transformers builds no {config.model_type} from its config ({reason}): correct it") from error
     head = model.get_output_embeddings()
     tables = {id(module.weight): module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding)}
     looked_up = sum(weight.numel() for key, weight in tables.items() if head is None or key != id(head.weight))
