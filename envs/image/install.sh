@@ -14,6 +14,9 @@ unset PIP_FIND_LINKS PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_CERT
 packages=$(/opt/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 /opt/venv/bin/python -I /opt/image/trim.py "$flavour" "$packages"
 
+HOME=/tmp/home /opt/venv/bin/python -IB /opt/image/imports.py
+rm -rf /tmp/home
+
 # ONNX Runtime finds CUDA through the loader; torch's wheels put it in nvidia/*/lib.
 if [ "$flavour" = cuda ]; then
     ls -d "$packages"/nvidia/*/lib > /etc/ld.so.conf.d/nvidia-wheels.conf

@@ -12,7 +12,6 @@ from pathlib import Path
 # Folders by their place under site-packages; a * stands for one part.
 FOLDERS = [
     "torch/test",
-    "torch/bin",
     "torch/include",
     "torch/share",
     "pyarrow/include",
@@ -27,12 +26,12 @@ FOLDERS = [
 KEPT = ["transformers", "torch", "datasets", "numpy"]
 FILES = [
     "torch/lib/*.a",
+    "torch/bin/*test*",
+    "torch/bin/protoc*",
     "nvidia/*/lib/*.a",
     # Arrow's network services: pyarrow imports them only when asked
     "pyarrow/libarrow_flight.so*",
-    "pyarrow/libarrow_substrait.so*",
     "pyarrow/_flight*.so",
-    "pyarrow/_substrait*.so",
 ]
 SYSTEM = ["/usr/share/man", "/usr/share/info", "/usr/share/locale"]
 
@@ -54,7 +53,9 @@ def main(flavour: str, packages: Path) -> None:
         if library.name not in (own, "libbitsandbytes_cpu.so"):
             library.unlink()
     if (flavour == "cuda") != (packages / "bitsandbytes" / str(own)).is_file():
-        sys.exit(f"error: no library of bitsandbytes for the CUDA of torch ({own}): see envs/README.md on raising a pin")
+        sys.exit(
+            f"error: no library of bitsandbytes for the CUDA of torch ({own}): see envs/README.md on raising a pin"
+        )
 
     for folder in SYSTEM:
         for entry in Path(folder).iterdir():

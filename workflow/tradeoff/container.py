@@ -46,24 +46,29 @@ def image(configured: str | None, record: Path = RECORD) -> str:
         return configured
     path = Path(configured)
     if not path.is_file():
-        raise UserError(f"container: image: {configured} is not there: correct the path, or remove the key and make image")
+        raise UserError(
+            f"container: image: {configured} is not there: correct the path, or remove the key and make image"
+        )
     _check_architecture(path)
     return f"{path}"
 
 
 def _recorded(record: Path) -> str:
     if not record.is_file():
-        raise UserError("--use-singularity: no image is built yet: run `make image` (on a machine without a GPU: make image FLAVOUR=cpu)")
+        raise UserError(
+            "--use-singularity: no image is built yet: run `make image`, "
+            "or `make image FLAVOUR=cpu` for a machine without a GPU"
+        )
     try:
         built = read_json(record)
-        sif, digest = Path(built["sif"]), built["sif_sha256"]
+        sif, digest, again = Path(built["sif"]), built["sif_sha256"], f"`make image FLAVOUR={built['flavour']}`"
     except (json.JSONDecodeError, KeyError, TypeError):
         raise UserError(f"{record} is not what `make image` writes: run `make image` again") from None
     if not sif.is_file():
-        raise UserError(f"{sif}, recorded in {record}, is not there: run `make image FLAVOUR={built['flavour']}` again")
+        raise UserError(f"{sif}, recorded in {record}, is not there: run {again}")
     _check_architecture(sif)
     if _sha256_once(sif) != digest:
-        raise UserError(f"{sif} is not the file that {record} records (its sha256 differs): remove it and run `make image FLAVOUR={built['flavour']}`")
+        raise UserError(f"{sif} is not the file recorded in {record} (its sha256 differs): remove it and run {again}")
     return str(sif)
 
 
