@@ -8,6 +8,8 @@ from pathlib import Path
 from snakemake.utils import validate
 
 sys.path.insert(0, workflow.basedir)  # the package lies beside the Snakefile
+# rules call `python`: on the host the one that runs Snakemake, also where its environment is not activated
+os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
 
 from workflow.tradeoff import config as study_config
 from workflow.tradeoff.digest import code

@@ -95,7 +95,7 @@ rule diagnose:
         threads=THREADS,
     shell:
         """
-        python -m workflow.tradeoff.diagnose \\
+        OMP_NUM_THREADS={params.threads} python -m workflow.tradeoff.diagnose \\
         --quality {input.quality:q} \\
         --model-folder {params.model:q} \\
         --artifact {params.artifact:q} \\

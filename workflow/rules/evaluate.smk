@@ -37,7 +37,7 @@ rule evaluate:
         threads=THREADS,
     shell:
         """
-        python -m workflow.tradeoff.evaluate \\
+        OMP_NUM_THREADS={params.threads} python -m workflow.tradeoff.evaluate \\
         --study {params.study:q} \\
         --model {wildcards.model:q} \\
         --variant {wildcards.variant:q} \\

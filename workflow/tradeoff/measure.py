@@ -9,6 +9,7 @@ so that a machine that drifts hits both alike. A cell whose replicates lie furth
 another round, up to ``--rounds`` and within ``--budget-s``. Only raw times are written: statistics come later.
 """
 
+import os
 import statistics
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from workflow.tradeoff import environment, errors, files
 from workflow.tradeoff.errors import CellFailure, UserError
 from workflow.tradeoff.variants import VARIANTS
 
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 PROOF = ("memory", "proof", "kernels", "bandwidth")  # what one process of the cell records beside its samples
 MINIMUM_REPLICATES = 2  # below it there is no spread to speak of, whatever the budget
 
@@ -32,6 +34,7 @@ class Runner:
     variant: str
     artifact: Path
     flags: tuple[str, ...]
+    threads: int
 
     def command(self, output: Path, proof: bool, study_runs: int) -> list[str]:
         return [
@@ -48,7 +51,10 @@ class Runner:
         """Run one process and return what it wrote; CellFailure when it failed or was killed."""
         with tempfile.TemporaryDirectory() as folder:
             output = Path(folder) / "sample.json"
-            done = subprocess.run(self.command(output, proof, study_runs), stderr=subprocess.PIPE, text=True)
+            # Snakemake exports its own thread counts, and not every library asks torch for them
+            environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(self.threads))}
+            command = self.command(output, proof, study_runs)
+            done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True)
             if done.returncode == 0:
                 result = files.read_json(output)
                 if result["status"] != "ok":
@@ -134,10 +140,10 @@ def measure(args) -> dict:
     flags = []
     for name in ("model_folder", "warmup", "samples", "prompt_tokens", "new_tokens", "device", "threads"):
         flags += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
-    cell = Runner(args.variant, args.artifact, tuple(flags))
+    cell = Runner(args.variant, args.artifact, tuple(flags), args.threads)
     baseline = None
     if args.variant != args.baseline:
-        baseline = Runner(args.baseline, args.baseline_artifact, tuple(flags))
+        baseline = Runner(args.baseline, args.baseline_artifact, tuple(flags), args.threads)
     taken = interleave(
         cell,
         baseline,

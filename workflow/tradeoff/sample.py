@@ -141,6 +141,7 @@ def sample(args) -> dict:
     engine = engines.load(variant, args.artifact, args.model_folder, args.device, args.threads)
     engine.synchronize()
     result = {"status": "ok", "reason": "", "started": time.time(), "load_s": time.perf_counter() - start}
+    result["torch_threads"] = torch.get_num_threads()
     watch.mark("load")
     ids = passage_ids(args.model_folder, args.prompt_tokens)
     length = args.prompt_tokens + args.new_tokens
