@@ -175,13 +175,14 @@ def refuse_missing(report: Mapping, what: str) -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a file's content, with a bar."""
+    """Copy a file's content, with a bar when it is large."""
     from tqdm import tqdm
 
+    size = source.stat().st_size
     with (
         open(source, "rb") as reader,
         open(target, "wb") as writer,
-        tqdm(total=source.stat().st_size, unit="B", unit_scale=True, desc=f"copy {source.name}", leave=False) as bar,
+        tqdm(total=size, unit="B", unit_scale=True, desc=f"copy {source.name}", disable=size < 16 * files.CHUNK) as bar,
     ):
         while chunk := reader.read(files.CHUNK):
             writer.write(chunk)
