@@ -51,6 +51,7 @@ rule evaluate:
         --batch-tokens {params.settings[batch_tokens]} \\
         --divergence-tokens {params.settings[divergence_tokens]} \\
         --generate-tokens {params.settings[generate_tokens]} \\
+        --chat {params.settings[chat]} \\
         --bos {params.settings[bos]} \\
         --device {params.device:q} \\
         --threads {params.threads} \\

@@ -88,6 +88,7 @@ def arguments(argv: list[str]):
     parser.add_argument("--batch-tokens", type=int, default=2048, help="input tokens of one forward pass")
     parser.add_argument("--divergence-tokens", type=int, default=512, help="scored tokens of the first convention")
     parser.add_argument("--generate-tokens", type=int, default=48, help="new tokens a prompt; 0: no text")
+    parser.add_argument("--chat", default="auto", choices=["auto", "never"], help="the tokenizer's chat template")
     parser.add_argument("--bos", default="auto", choices=["auto", "always", "never"])
     parser.add_argument("--device", required=True, choices=["cpu", "cuda"])
     parser.add_argument("--threads", required=True, type=int)
@@ -155,7 +156,7 @@ def prepare(args, corpus: dict):
         conventions.plan(name, corpus["rows"], corpus["documents"], vocab, context, args.max_tokens or None)
         for name in args.conventions
     ]
-    prompts = [[*vocab.head, *vocab.encode(prompt)] for prompt in PROMPTS] if args.generate_tokens > 0 else []
+    prompts = generation.prompts(tokenizer, vocab, args.chat) if args.generate_tokens > 0 else []
     for ids in prompts:
         generation.check_fits(len(ids), args.generate_tokens, context)
     return tokenizer, config, plans, prompts

@@ -4,8 +4,10 @@ from collections.abc import Collection, Sequence
 
 import torch
 
+from workflow.tradeoff.conventions import Vocabulary
 from workflow.tradeoff.engines.base import Engine
 from workflow.tradeoff.errors import UserError
+from workflow.tradeoff.prompts import PROMPTS
 
 
 def greedy(engine: Engine, ids: Sequence[int], new_tokens: int, stop: Collection[int]) -> list[int]:
@@ -18,6 +20,17 @@ def greedy(engine: Engine, ids: Sequence[int], new_tokens: int, stop: Collection
         token = engine.decode(token)
         tokens.append(token.item())
     return tokens
+
+
+def prompts(tokenizer, vocab: Vocabulary, chat: str) -> list[list[int]]:
+    """Token ids of the study's prompts: as a user's turn where ``chat`` is auto and the tokenizer has a template.
+
+    A model tuned for chat often ends a bare question at once; without a template the text is taken as it stands.
+    """
+    if chat == "auto" and tokenizer.chat_template:
+        turns = [[{"role": "user", "content": prompt}] for prompt in PROMPTS]
+        return [tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=False) for turn in turns]
+    return [[*vocab.head, *vocab.encode(prompt)] for prompt in PROMPTS]
 
 
 def check_fits(prompt_tokens: int, new_tokens: int, context: int) -> None:
