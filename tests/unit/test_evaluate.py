@@ -209,6 +209,8 @@ class Fake:
         values = torch.randn(*ids.shape, tiny.VOCAB, generator=torch.Generator().manual_seed(0)) * self.scale
         if self.fault == "nan":
             values[0, -1, 3] = math.nan
+        if self.fault in ("all nan", "inf", "-inf"):
+            values[:] = float(self.fault.removeprefix("all "))
         return values[:, first:]
 
     def prefill(self, ids):
@@ -237,6 +239,17 @@ def test_a_failure_is_data(stage, monkeypatch, status):
     result = stage.run("torch-bf16", names=["windows-64"])
     assert result["status"] == status and result["reason"] and "\n" not in result["reason"]
     assert result["conventions"] == {} and result["divergence"] is None and stage.arrays("torch-bf16") == {}
+
+
+@pytest.mark.parametrize("fault", ["nan", "all nan", "inf", "-inf"])
+@pytest.mark.parametrize("variant", ["torch-fp32", "torch-bf16"])
+def test_a_loss_that_is_no_number_is_diverged_without_a_figure(stage, monkeypatch, fault, variant):
+    if variant != "torch-fp32":
+        stage.run("torch-fp32", names=["windows-64", "study"])
+    monkeypatch.setattr(engines, "load", lambda *_: Fake(fault))
+    result = stage.run(variant, names=["windows-64", "study"])
+    assert result["status"] == "diverged" and "NaN or infinite" in result["reason"]
+    assert result["conventions"] == {} and result["divergence"] is None and result["generated"] == []
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")])
