@@ -34,6 +34,33 @@ TRUTHS = {
     "onnx-fp32-kv": (0.7, 0.0),
     "onnx-int8-kv": (0.35, 0.05),
     "onnx-int4-kv": (0.4, 0.12),
+    "torch-fp16": (1.0, 0.0),
+    "bnb-int8-t0": (5.0, 0.012),
+    "torch-fp16-graph": (0.1, 0.0),
+    "bnb-int8-t0-graph": (0.16, 0.012),
+    "bnb-nf4-graph": (0.12, 0.09),
+    "int8-graph": (0.07, 0.002),
+}
+GPU_VARIANTS = (
+    "torch-fp16",
+    "bnb-int8",
+    "bnb-int8-t0",
+    "bnb-nf4",
+    "torch-fp16-graph",
+    "bnb-int8-t0-graph",
+    "bnb-nf4-graph",
+    "int8-graph",
+)
+# variant: kernels of a decode step, and how long the device is busy with them, as a share of the baseline's step
+KERNELS = {
+    "torch-fp16": (420, 0.09),
+    "bnb-int8": (1900, 0.3),
+    "bnb-int8-t0": (1400, 0.16),
+    "bnb-nf4": (700, 0.12),
+    "torch-fp16-graph": (300, 0.09),
+    "bnb-int8-t0-graph": (1400, 0.15),
+    "bnb-nf4-graph": (650, 0.11),
+    "int8-graph": (310, 0.06),
 }
 
 MODELS = {"tiny-a": 1.3e8, "tiny-b": 8.2e7, "medium-c": 1.1e9, "medium-d": 1.24e9}
@@ -86,15 +113,18 @@ def write(
     seed: int = 1,
     replicates: int = 5,
     protocols: tuple[str, ...] = ("standard", "study"),
+    environment: dict | None = None,
 ) -> Study:
     """Write a study of the first ``models`` MODELS; ``faults`` maps (model, variant) to a fault.
 
     Faults: out_of_memory, unsupported, error (the cell failed while measured), quality_error (while
     evaluated), not_quantized, fell_back, nan (NLL not finite), garbage (the text is another model's),
-    other_machine, noisy, random (no accuracy: not_applicable).
+    other_machine, noisy, random (no accuracy: not_applicable). environment: fields that differ from ENVIRONMENT;
+    with ``"device": "cuda"`` each cell has a profile of its kernels.
     """
     folder = Path(folder)
     faults = faults or {}
+    where = {**ENVIRONMENT, **(environment or {})}
     study = Study(folder)
     for model in list(MODELS)[:models]:
         manifest = folder / "models" / model / "manifest.json"
@@ -116,32 +146,34 @@ def write(
             fault = faults.get((model, variant))
             rng = np.random.default_rng([seed, list(MODELS).index(model), sum(map(ord, variant))])
             path = folder / "speed" / model / f"{variant}.json"
-            write_json(path, speed(model, variant, variants[0], fault, rng, replicates, protocols))
+            write_json(path, speed(model, variant, variants[0], fault, rng, replicates, protocols, where))
             study.speed.append(path)
             path = folder / "quality" / model / f"{variant}.json"
-            data, arrays = quality(model, variant, variants[0], fault, seed)
+            data, arrays = quality(model, variant, variants[0], fault, seed, where)
             write_json(path, data)
             if arrays:
                 np.savez(path.with_suffix(".npz"), **arrays)
             study.quality.append(path)
     study.environment = folder / "environment.json"
-    write_json(study.environment, ENVIRONMENT)
+    write_json(study.environment, where)
     return study
 
 
-def speed(model, variant, baseline, fault, rng, replicates, protocols) -> dict:
+def speed(model, variant, baseline, fault, rng, replicates, protocols, where=ENVIRONMENT) -> dict:
     """One speed file of the contract."""
     head = {
         "schema": 1, "study": "synthetic", "model": model, "variant": variant, "baseline": baseline,
-        "device": "cpu", "threads": 1, "status": "ok", "reason": "",
+        "device": where["device"], "threads": 1, "status": "ok", "reason": "",
     }  # fmt: skip
-    environment = dict(ENVIRONMENT)
+    environment = dict(where)
     if fault == "other_machine":
-        environment = {**environment, "machine": {**ENVIRONMENT["machine"], "cpu": "Other CPU"}, "digest": "d" * 64}
+        environment = {**environment, "machine": {**where["machine"], "cpu": "Other CPU"}, "digest": "d" * 64}
     if fault in ("out_of_memory", "unsupported", "error"):
         return {**head, "status": fault, "reason": f"planted {fault}", "environment": environment}
     factor, _ = TRUTHS[variant]
-    base = MODELS[model] * 4 / 12e9  # the baseline reads its weights at 12 GB/s
+    on_gpu = where["device"] == "cuda"
+    # the baseline reads its weights at 12 GB/s, or at 240 GB/s on a GPU
+    base = MODELS[model] * 4 / (240e9 if on_gpu else 12e9)
     noise = 0.25 if fault == "noisy" else 0.015
     roles = ("cell",) if variant == baseline else ("cell", "baseline")
     standard, short = [], []
@@ -179,11 +211,23 @@ def speed(model, variant, baseline, fault, rng, replicates, protocols) -> dict:
         **head,
         "protocols": {name: every[name] for name in protocols},
         "memory": memory(model, variant),
-        "proof": proof(model, variant, fault),
+        "proof": proof(model, variant, fault, where["device"]),
         "telemetry": None,
-        "bandwidth": {"bytes_per_s": 14e9, "method": "read of 1 GB"},
+        "kernels": kernels(variant, base) if on_gpu else None,
+        "bandwidth": {"bytes_per_s": 3e12 if on_gpu else 14e9, "method": "read of 1 GB"},
         "environment": environment,
     }
+
+
+def kernels(variant, base) -> dict:
+    """The profile of a decode step; base: seconds of the baseline's."""
+    count, share = KERNELS[variant]
+    wall = base * TRUTHS[variant][0]
+    return {
+        "steps": 8, "kernels_per_token": float(count), "copies_per_token": 2.0,
+        "launches_per_token": 1.0 if variant.endswith("-graph") else float(count), "wall_s_per_token": wall,
+        "busy_s_per_token": base * share, "waiting_s_per_token": max(0.0, wall - base * share), "top": [],
+    }  # fmt: skip
 
 
 def memory(model, variant) -> dict:
@@ -195,7 +239,7 @@ def memory(model, variant) -> dict:
     }  # fmt: skip
 
 
-def proof(model, variant, fault) -> dict:
+def proof(model, variant, fault, device="cpu") -> dict:
     """What ran: a fifth of the weights is an embedding that stays as it is."""
     spec = VARIANTS[variant]
     linear, rest = int(MODELS[model] * 0.8), int(MODELS[model] * 0.2)
@@ -216,16 +260,16 @@ def proof(model, variant, fault) -> dict:
         elsewhere = ["MatMulInteger"] if fault == "fell_back" else []
         providers = {"CPUExecutionProvider": 200}
         return {**result, "nodes": {heavy: 60}, "providers": providers, "heavy_elsewhere": elsewhere, "memcpy": 0}
-    return {**result, "parameters": {f"{dtype}@cpu": linear + rest}}
+    return {**result, "parameters": {f"{dtype}@{device}": linear + rest}}
 
 
-def quality(model, variant, baseline, fault, seed) -> tuple[dict, dict]:
+def quality(model, variant, baseline, fault, seed, where=ENVIRONMENT) -> tuple[dict, dict]:
     """One quality file of the contract and the arrays of its npz."""
     head = {
         "schema": 1, "study": "synthetic", "model": model, "variant": variant, "baseline": baseline,
         "status": "ok", "reason": "",
         "corpus": {"name": "synthetic-wiki", "sha256": "e" * 64, "licence": "CC BY-SA 3.0"},
-        "environment": ENVIRONMENT,
+        "environment": where,
     }  # fmt: skip
     if fault == "random":
         return {**head, "status": "not_applicable", "reason": "random weights"}, {}

@@ -9,11 +9,22 @@ OUTPUTS:
     {results}/report.md
 """
 
-FIGURES = ["tradeoff", "speed", "latency", "growth", "memory", "perplexity", "delta_nll", "divergence", "roofline"]
+FIGURES = [
+    "tradeoff",
+    "speed",
+    "latency",
+    "growth",
+    "memory",
+    "perplexity",
+    "delta_nll",
+    "divergence",
+    "roofline",
+    "launch",
+]
 TABLES = [*SUMMARY_TABLES, *DECISION_TABLES, "claims"]
 CATEGORIES = {
     "Answer": {"summary", "tradeoff", *DECISION_TABLES},
-    "Speed": {"speed", "latency", "itl", "growth", "speed_by_precision", "roofline"},
+    "Speed": {"speed", "latency", "itl", "growth", "speed_by_precision", "roofline", "launch"},
     "Memory": {"memory", "memory_by_precision", "resources"},
     "Accuracy": {"perplexity", "delta_nll", "divergence", "conventions", "degradation", "accuracy_drop", "generated"},
     "Proof": {"proof"},

@@ -21,6 +21,7 @@ SUMMARY_TABLES = [
     "latency",
     "itl",
     "growth",
+    "launch",
     "memory",
     "conventions",
     "divergence",

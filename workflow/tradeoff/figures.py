@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from workflow.tradeoff import errors, style
+from workflow.tradeoff.figures_launch import launch
 from workflow.tradeoff.figures_scatter import WIDEST, growth, roofline, tradeoff
 from workflow.tradeoff.markdown import number
 
@@ -224,6 +225,7 @@ FIGURES = {
     "tradeoff": tradeoff,
     "growth": growth,
     "roofline": roofline,
+    "launch": launch,
 }
 
 

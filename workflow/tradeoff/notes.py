@@ -66,9 +66,13 @@ def build(cells: Sequence[Cell], summary: pd.DataFrame) -> dict[str, dict]:
     where = _values(summary["device"].dropna())
     text = f"Corpus {corpus or 'none'}. Scored on {where or 'no device'}; intervals are over blocks of text, at 95%."
     tokens = _values(int(count) for count in summary["eval_tokens"].dropna())
-    paired = f"{text} Compared token by token with the same model's baseline. {tokens} tokens a cell."
+    paired = f"{text} Compared token by token with the same model's baseline."
     titles = {
-        "summary": ("Every cell", f"{sentence(facts['standard'])} {BASELINE} {kinds} {paired}", "standard"),
+        "summary": (
+            "Every cell",
+            f"{sentence(facts['standard'])} {BASELINE} {kinds} {paired} {tokens} tokens a cell.",
+            "standard",
+        ),
         "benchmark": ("Benchmark", f"{speed} {BASELINE} Memory is that of the weights.", shown),
         "onnx": (
             "ONNX Runtime",
@@ -90,6 +94,13 @@ def build(cells: Sequence[Cell], summary: pd.DataFrame) -> dict[str, dict]:
         "latency": ("Latency, ms", sentence(facts["standard"]), "standard"),
         "itl": ("Inter-token latency, quantiles", sentence(facts["standard"]), "standard"),
         "growth": ("Inter-token latency by length", sentence(facts["standard"]), "standard"),
+        "launch": (
+            "Eager and as a CUDA graph",
+            f"{sentence(facts['standard'])} Kernels, launches and times are per token, of a profiled decode step. "
+            "Busy: the device works; waiting: the rest of the step. A ratio of two cells that did not run in turns "
+            "with each other is that of their speedups, the intervals combined on the log scale.",
+            "standard",
+        ),
         "divergence": ("Divergence from the baseline", f"{text} KL in nats a token, over the full vocabulary.", None),
         "proof": ("What really ran", "Read from the loaded weights and graphs, not from names.", None),
         "conventions": ("Perplexity by convention", paired, None),

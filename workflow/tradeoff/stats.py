@@ -134,6 +134,22 @@ def degradation_percent(delta: Interval) -> Interval:
     return Interval(value, low, high, delta.n, delta.method, delta.level)
 
 
+def independent_ratio(above: Interval, below: Interval) -> Interval:
+    """above / below of two positive values that were not measured in turns, such as those of two runs.
+
+    The half-widths of the two intervals are combined in quadrature on the log scale, each on the side that moves the
+    ratio that way (Zou and Donner, "Construction of confidence limits about effect measures", 2008). What drifted
+    between the two measurements is in the ratio; without an interval of both there is none.
+    """
+    value, (low, high) = above.value / below.value, (math.nan, math.nan)
+    ends = (above.low, above.high, below.low, below.high)
+    if all(end > 0 for end in ends):
+        down = math.hypot(math.log(above.value / above.low), math.log(below.high / below.value))
+        up = math.hypot(math.log(above.high / above.value), math.log(below.value / below.low))
+        low, high = value * math.exp(-down), value * math.exp(up)
+    return Interval(value, low, high, min(above.n, below.n), "independent, combined on the log scale", above.level)
+
+
 def mean_std(samples: Sequence[float]) -> tuple[float, float]:
     """The study's figure: mean and sample standard deviation (0 for one sample)."""
     array = np.asarray(samples, dtype=np.float64)

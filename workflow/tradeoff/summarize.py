@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from workflow.tradeoff import details, errors, gates, notes, rows, tables
+from workflow.tradeoff import details, errors, gates, launch, notes, rows, tables
 from workflow.tradeoff.cells import Cell, read
 from workflow.tradeoff.columns import COLUMNS
 from workflow.tradeoff.errors import UserError
@@ -27,7 +27,7 @@ LATENCY = (
 )
 TABLES = (  # the files that this stage writes, beside notes.json
     "summary", "benchmark", "onnx", "perplexity", "degradation", "accuracy_drop", "speed_by_precision",
-    "memory_by_precision", "efficiency_matrix", "memory", "latency", "itl", "growth", "divergence", "proof",
+    "memory_by_precision", "efficiency_matrix", "memory", "latency", "itl", "growth", "launch", "divergence", "proof",
     "conventions", "generated", "resources",
 )  # fmt: skip
 
@@ -64,6 +64,7 @@ def summarize(
         "latency": summary[[*head[:2], *LATENCY.split(), *head[2:]]],
         "itl": details.itl(cells, claimed),
         "growth": details.growth(cells, claimed),
+        "launch": launch.table(cells, lines),
         "divergence": details.divergence(cells),
         "proof": details.proof(cells),
         "conventions": conventions,

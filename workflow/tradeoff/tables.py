@@ -71,9 +71,11 @@ def onnx(summary: pd.DataFrame) -> pd.DataFrame:
     keep = [VARIANTS[variant].engine == "onnx" for variant in table["variant"]]
     table = table[keep].drop(columns=["s_mean", "s_sd"]).reset_index(drop=True)
     reference = table[table["variant"] == "onnx-fp32"].set_index("model")
-    table["over_onnx_fp32"] = table["speedup"] / table["model"].map(reference["speedup"])
+    # as floats: a study without onnx-fp32 maps onto nothing, which pandas would keep as text
+    speedup, weight_gb = (table["model"].map(reference[name]).astype(float) for name in ("speedup", "weight_gb"))
+    table["over_onnx_fp32"] = table["speedup"] / speedup
     table["weight_reduction_over_onnx_fp32_pct"] = 100 * (
-        1 - table["weight_gb"] / table["model"].map(reference["weight_gb"]).where(table["memory_reduction_pct"].notna())
+        1 - table["weight_gb"] / weight_gb.where(table["memory_reduction_pct"].notna())
     )
     return table
 
