@@ -162,13 +162,56 @@ def test_a_tree_splits_by_what_tells_most():
 
 def test_the_matrix_says_what_was_not_measured(decision):
     large = [line for line in decision["selection_matrix"] if line["model_size"].startswith("Large")]
-    assert large and all(line["optimal_variant"] == "not measured" for line in large)
+    assert [(line["scenario"], line["optimal_variant"]) for line in large] == [("any", "not measured")]
+    medium = {line["scenario"]: line for line in decision["selection_matrix"] if line["model_size"][:6] == "Medium"}
+    assert medium["small-model"]["optimal_variant"] == "not about this size"
 
 
 def test_advice_cites_cells(decision):
-    for entry in [*decision["hardware"][:-1], *decision["use_cases"]]:
-        assert f"{entry['model']}/" in (entry.get("advice") or entry["text"])
+    for entry in [*decision["hardware"][:-1], *decision["use_cases"], *decision["scenarios"]]:
+        assert f"{entry['model']}/" in (entry.get("advice") or entry["cell"])
+    for entry in decision["quality_aware"]:
+        assert f"{entry['model']}/{entry['fastest']} (" in entry["fastest_cell"]
+        assert f"{entry['model']}/{entry['smallest']} (" in entry["smallest_cell"]
+    for entry in decision["selection_matrix"]:
+        assert entry["optimal_variant"] in ("not measured", "not about this size") or "/" in entry["cells"]
     assert decision["hardware"][-1]["advice"].startswith("not measured")
+
+
+def test_advice_is_short_and_the_whole_sentence_stands_nowhere_else(decision):
+    for entry in decision["scenarios"]:
+        assert len(entry["cell"]) < 100 and entry["cell"] != entry["text"]
+    for lines in (decision["use_cases"], decision["quality_aware"], decision["selection_matrix"]):
+        assert not any("of weights and cache" in str(value) for line in lines for value in line.values())
+    assert all(len(line) < 400 for line in decision["answer"])
+
+
+def test_refusals_stand_together_under_what_they_fail(rows):
+    own = [row for row in rows if row["model"] == "tiny-b"]
+    words = scenarios.answer(own, Scenario("s", "speed", max_degradation_pct=6))["refused_short"]
+    assert "not quantized: onnx-int8-kv" in words and "not comparable with the baseline: bnb-nf4" in words
+    assert "degradation may exceed 6%: onnx-int4-kv (13" in words
+    assert "planted" not in words and "machine.cpu" not in words  # these stand once, with the cell
+    words = scenarios.answer(own, Scenario("s", min_tokens_per_s=30, max_memory_gb=0.2))["refused_short"]
+    assert "below 30 tokens/s: bnb-int8 (" in words and "weights and cache above 0.2 GB: torch-fp32 (0.329 GB)" in words
+    assert scenarios.refused_words({}) is None
+
+
+def test_noise_and_ties_are_in_the_short_form(rows):
+    own = [row for row in rows if row["model"] == "tiny-a" and row["variant"] in ("torch-fp32", "torch-bf16")]
+    found = scenarios.answer(own, Scenario("s", "speed"))
+    assert "within the noise" in found["cell"] and found["margin"].endswith("within the noise")
+    twin = {**own[0], "variant": "torch-bf16", "speed_verdict": "tie"}
+    found = scenarios.answer([own[0], twin], Scenario("s", "memory"))
+    assert found["margin"] == "a tie, told apart by speed" and "noise" not in found["cell"]
+    assert scenarios.short(twin, "speed") == "1× tie" and scenarios.short(own[0], "speed") == "the baseline"
+    assert scenarios.short(own[0], "balanced").startswith("the baseline, ")
+    assert scenarios.short(own[1], "quality").startswith("perplexity +")
+
+
+def test_cells_in_words_stand_together_by_variant():
+    cells = [{"model": model, "variant": variant} for model, variant in (("m", "a"), ("n", "a"), ("n", "b"))]
+    assert advice.by_variant(cells) == "a (m, n), b (n)" and advice.by_variant([]) == "none"
 
 
 def test_ranges_in_the_cost_table():

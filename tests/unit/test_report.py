@@ -31,7 +31,7 @@ def make(folder, **options):
             str(folder / "tables"),
         ]
     )
-    for name in ("tradeoff", "speed"):
+    for name in ("tradeoff", "speed", "launch"):
         figures.main([name, "--tables", str(folder / "tables"), "--output", str(folder / f"figures/{name}.svg")])
     report.main(
         [
@@ -63,6 +63,56 @@ def test_the_answer_comes_first(path):
     assert lines[0].startswith("# synthetic")
     answer = [line for line in lines[1:10] if re.match(r"\d\. ", line)]
     assert len(answer) == 5 and any("tiny-a/" in line for line in answer)
+
+
+def test_a_scenario_table_for_each_model(path):
+    text = path.read_text()
+    part = text[text.index("### Scenarios") : text.index("### Precision selection")]
+    for model in ("tiny-a", "tiny-b"):
+        assert f"**{model}**" in part
+    assert part.count("| scenario | best | it gives | runner-up | margin | refused |") == 2
+    assert "- **balanced**: best product of speed, memory and accuracy; limits: degradation ≤ 5%." in part
+    assert "planted" not in part  # the reason of a failure stands once, with its cell
+
+
+def test_the_main_table_names_what_each_cell_is_best_for(path):
+    text = path.read_text()
+    line = next(line for line in text.splitlines() if line.startswith("| tiny-a | onnx-int8-kv |"))
+    assert "speed-critical" in line
+    assert "| tokens/s [95%] |" in text and "| weights + cache MB |" in text
+
+
+def test_full_figures_stand_once(path):
+    text = path.read_text()
+    advice = text[: text.index("## The table behind it")] + text[text.index("### Scenarios") : text.index("## Speed")]
+    assert "of weights and cache" not in advice
+    assert max(len(line) for line in advice.splitlines()) < 500
+
+
+def test_launch_overhead_is_a_section_only_where_graphs_ran(path, tmp_path):
+    text = path.read_text()
+    assert "No variant ran both eagerly and as a CUDA graph here" in text and "graph tokens/s" not in text
+    gpu = {"device": "cuda", "gpu": {"name": "Test GPU"}, "digest": "f" * 64}
+    text = make(tmp_path / "gpu", variants=synthetic.GPU_VARIANTS, environment=gpu).read_text()
+    check_no_holes(text)
+    assert "tiny-a/bnb-int8-t0, eager, is slower than torch-fp16" in text and "graph over eager × [95%]" in text
+    faults = {("tiny-a", variant): "unsupported" for variant in synthetic.GPU_VARIANTS if variant.endswith("-graph")}
+    text = make(tmp_path / "bad", variants=synthetic.GPU_VARIANTS, environment=gpu, faults=faults).read_text()
+    check_no_holes(text)
+    assert "bnb-nf4-graph: unsupported" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("itl_p50_ms", "ITL p50 ms"), ("memory_reduction_pct", "memory reduction %"), ("weight_gb", "weight GB"),
+        ("decode_tokens_per_s", "decode tokens/s"), ("graph_over_eager", "graph over eager ×"),
+        ("weight_reduction_over_onnx_fp32_pct", "weight reduction over ONNX FP32 %"), ("model", "model"),
+        ("eager_busy_us_per_token", "eager busy µs per token"), ("speedup", "speedup ×"),
+    ],
+)  # fmt: skip
+def test_heads_are_words_with_units(name, shown):
+    assert markdown.head(name) == shown
 
 
 def test_sections_in_the_order_of_reading(path):

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from workflow.tradeoff import scenarios, tree
-from workflow.tradeoff.scenarios import Scenario, answer, cite, figures
+from workflow.tradeoff.scenarios import Scenario, answer, cite, short
 from workflow.tradeoff.variants import VARIANTS
 
 SIZES = {"small": "Small (<1B)", "medium": "Medium (1-6B)", "large": "Large (>6B)"}
 NONE = "no admissible variant"
+NOT_ABOUT = "not about this size"
 # the study's use cases, each as the question that it asks
 USE_CASES = {
     "Research and development": (
@@ -39,7 +40,11 @@ def concerns(scenario: Scenario, parameters: float) -> bool:
 def matrix(answers: Sequence[Mapping], names: Sequence[str]) -> list[dict]:
     """Size class × scenario: the answers of the models of that class, or that none was measured."""
     table = []
+    measured = {entry["size_class"] for entry in answers}
     for size, label in SIZES.items():
+        if size not in measured:
+            table.append({"model_size": label, "scenario": "any", "optimal_variant": tree.NOT_MEASURED})
+            continue
         for name in names:
             found = [entry for entry in answers if entry["size_class"] == size and entry["scenario"] == name]
             winners: dict[str, list[str]] = {}
@@ -49,9 +54,9 @@ def matrix(answers: Sequence[Mapping], names: Sequence[str]) -> list[dict]:
                 {
                     "model_size": label,
                     "scenario": name,
-                    "optimal_variant": "; ".join(winners) or tree.NOT_MEASURED,
+                    "optimal_variant": "; ".join(winners) or NOT_ABOUT,
                     "precision": "; ".join(VARIANTS[w].label for w in winners if w in VARIANTS) or None,
-                    "reason": " ".join(entry["text"] for entry in found) or None,
+                    "cells": "; ".join(entry["cell"] for entry in found) or None,
                 }
             )
     return table
@@ -69,7 +74,7 @@ def decision_tree(
             "Model size?": sizes[model],
             "Hardware type?": devices[model],
             "Primary constraint?": name,
-            "answer": met.get((model, name), "not about this size"),
+            "answer": met.get((model, name), NOT_ABOUT),
             "cell": f"{model}/{met[model, name]}" if met.get((model, name), NONE) != NONE else model,
         }
         for model in groups
@@ -90,7 +95,8 @@ def hardware(rows: Sequence[Mapping], machine: str) -> list[dict]:
             continue
         fastest = max(usable, key=lambda row: row["speedup"])
         smallest = min(usable, key=lambda row: row["memory_mb"])
-        text = f"Fastest {cite(fastest)} ({figures(fastest)}). Smallest {cite(smallest)} ({figures(smallest)})."
+        text = f"Fastest {cite(fastest)} ({short(fastest, 'speed')}). "
+        text += f"Smallest {cite(smallest)} ({short(smallest, 'memory')})."
         avoid = [row for row in usable if row["speed_verdict"] == "slower" and row["memory_reduction_pct"] <= 0]
         slow = [row for row in usable if row["speed_verdict"] == "slower" and row["memory_reduction_pct"] > 0]
         if avoid:
@@ -103,13 +109,13 @@ def hardware(rows: Sequence[Mapping], machine: str) -> list[dict]:
 
 
 def _list(rows: Sequence[Mapping]) -> str:
-    return ", ".join(f"{cite(row)} ({row['speedup']:.2f}×)" for row in rows)
+    return ", ".join(f"{cite(row)} ({row['speedup']:.3g}×)" for row in rows)
 
 
 def use_cases(rows: Sequence[Mapping]) -> list[dict]:
     """The study's use cases, each answered for each model."""
     return [
-        {"use_case": name, "model": model, "question": words, **_brief(answer(own, scenario))}
+        {"use_case": name, "question": words, "model": model, **_chosen(answer(own, scenario))}
         for name, (scenario, words) in USE_CASES.items()
         for model, own in by_model(rows).items()
     ]
@@ -123,13 +129,13 @@ def quality_aware(rows: Sequence[Mapping], bounds: Sequence[float]) -> list[dict
             line = {"model": model, "max_degradation_pct": bound}
             for word, objective in (("fastest", "speed"), ("smallest", "memory")):
                 found = answer(own, Scenario(f"{word} within {bound}%", objective, max_degradation_pct=bound))
-                line |= {word: found["winner"] or NONE, f"{word}_text": found["text"]}
+                line |= {word: found["winner"] or NONE, f"{word}_cell": found["cell"]}
             table.append(line)
     return table
 
 
-def _brief(found: Mapping) -> dict:
-    return {"recommended": found["winner"] or NONE, "text": found["text"]}
+def _chosen(found: Mapping) -> dict:
+    return {"recommended": found["winner"] or NONE, "cell": found["cell"]}
 
 
 def cost_benefit(rows: Sequence[Mapping], resources: pd.DataFrame) -> list[dict]:
@@ -144,7 +150,9 @@ def cost_benefit(rows: Sequence[Mapping], resources: pd.DataFrame) -> list[dict]
         groups.setdefault(spec.precision.upper() + ("" if spec.cache else ", no KV cache"), []).append(row)
     table = []
     for name, own in groups.items():
-        usable = [row for row in own if not scenarios.refusal(row, Scenario("any"))]
+        judged = [(row, scenarios.refusal(row, Scenario("any"))) for row in own]
+        usable = [row for row, why in judged if why is None]
+        refused = [(row, why.limit) for row, why in judged if why is not None]
         table.append(
             {
                 "precision": name,
@@ -154,9 +162,8 @@ def cost_benefit(rows: Sequence[Mapping], resources: pd.DataFrame) -> list[dict]
                 "prepare_s": span([_prepare_seconds(row, resources) for row in usable], "{:.0f}"),
                 "disk_mb": span([row["disk_mb"] for row in usable], "{:.0f}"),
                 "load_peak_mb": span([row["load_peak_mb"] for row in usable], "{:.0f}"),
-                "cells": ", ".join(cite(row) for row in usable) or None,
-                "without_figure": ", ".join(f"{cite(row)} ({row['status']})" for row in own if row not in usable)
-                or None,
+                "cells": by_variant(usable) if usable else None,
+                "without_figure": ", ".join(f"{cite(row)} ({why})" for row, why in refused) or None,
             }
         )
     return table
@@ -184,6 +191,14 @@ def span(values: Sequence[float], form: str) -> str | None:
         return None
     ends = [form.format(known[0]), form.format(known[-1])]
     return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
+
+
+def by_variant(cells: Sequence[Mapping]) -> str:
+    """Cells in words, those of one variant together: ``bnb-int8 (distilgpt2, tinyllama)``; ``none`` without any."""
+    models: dict[str, list[str]] = {}
+    for cell in cells:
+        models.setdefault(cell["variant"], []).append(cell["model"])
+    return ", ".join(f"{variant} ({', '.join(names)})" for variant, names in models.items()) or "none"
 
 
 def by_model(rows: Sequence[Mapping]) -> dict[str, list[Mapping]]:

@@ -114,33 +114,38 @@ def decide(
 
 
 def short_answer(rows: Sequence[Mapping], answers: Sequence[Mapping], found: Mapping, where: str) -> list[str]:
-    """The answer in five lines, one topic each; of several models the lines name each."""
-    lines = [f"Measured on {where}: {len(rows)} cells, {len(rows) - len(found['failed'])} with figures."]
+    """The answer in five lines, one topic each; of several models the lines name each, with one figure."""
+    baselines = " or ".join(dict.fromkeys(row["baseline"] for row in rows))
+    lines = [
+        f"Measured on {where}: {len(rows)} cells, {len(rows) - len(found['failed'])} with figures. × is decode speed "
+        f"against the same model's {baselines}."
+    ]
     wanted = {"balanced": "Deploy", "speed-critical": "For speed", "memory-constrained": "For memory"}
     present = [entry["scenario"] for entry in answers]
     chosen = [name for name in wanted if name in present] or list(dict.fromkeys(present))[:3]
     for name in chosen:
-        texts = [entry["text"] for entry in answers if entry["scenario"] == name]
-        if len(texts) > 1:
-            texts = [f"{brief(entry)};" for entry in answers if entry["scenario"] == name]
-            texts[-1] = texts[-1].replace(";", ".")
-        limits = next(entry["limits"] for entry in answers if entry["scenario"] == name)
-        lines.append(f"{wanted.get(name, name)} ({name}; limits: {limits}): {' '.join(texts)}")
-    cautions = [
-        f"{entry['model']}/{entry['variant']} ({entry['status'].replace('_', ' ')})" for entry in found["failed"]
-    ]
-    slow = [scenarios.cite(row) for row in rows if row["status"] == "ok" and row["speed_verdict"] == "slower"]
-    lines.append(f"Slower than the baseline: {', '.join(slow) or 'none'}. No figure: {', '.join(cautions) or 'none'}.")
+        own = [entry for entry in answers if entry["scenario"] == name]
+        text = "; ".join(entry["cell"] for entry in own) if len(own) > 1 else brief(own[0])
+        limits = f"; limits: {own[0]['limits']}" if own[0]["limits"] != "none" else ""
+        lines.append(f"{wanted.get(name, name)} ({scenarios.OBJECTIVES[own[0]['objective']]}{limits}): {text}.")
+    slow = [row for row in rows if row["status"] == "ok" and row["speed_verdict"] == "slower"]
+    failed: dict[str, list[Mapping]] = {}
+    for entry in found["failed"]:
+        failed.setdefault(entry["status"].replace("_", " "), []).append(entry)
+    without = "; ".join(f"{status}: {advice.by_variant(cells)}" for status, cells in failed.items())
+    lines.append(f"Slower than the baseline: {advice.by_variant(slow)}. Without a figure: {without or 'none'}.")
     return lines
 
 
 def brief(entry: Mapping) -> str:
-    """A scenario's answer for one of several models, without intervals: the scenarios' own section has them."""
+    """A scenario's answer for the only model: its three figures without intervals, which the table has."""
     if entry["winner"] is None:
-        return f"{entry['model']}: no admissible variant"
+        return entry["cell"]
+    speed = f"{number(entry['decode_tokens_per_s'])} tokens/s, {entry['gives']}"
+    if "MB" not in entry["gives"]:
+        speed += f", {number(entry['memory_mb'])} MB"
     change = "" if entry["degradation_pct"] is None else f", perplexity {entry['degradation_pct']:+.2f}%"
-    speed = f"{number(entry['decode_tokens_per_s'])} tokens/s, {entry['speedup']:.2f}×"
-    return f"{entry['model']}/{entry['winner']} ({speed}, {number(entry['memory_mb'])} MB{change})"
+    return f"{entry['model']}/{entry['winner']} ({speed}{change}{scenarios.rival(entry)})"
 
 
 def clean(data):

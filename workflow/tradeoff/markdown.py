@@ -5,6 +5,18 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 EMPTY = "–"
+# words of column names as people write them; a unit stays at the end, before the interval's bracket
+WORDS = {
+    "mb": "MB", "gb": "GB", "pct": "%", "us": "µs", "ttft": "TTFT", "itl": "ITL", "nll": "NLL", "kl": "KL",
+    "onnx": "ONNX", "dp": "Δp", "sem": "standard error", "rss": "RSS", "bos": "BOS", "fp32": "FP32", "mbu": "MBU",
+}  # fmt: skip
+HEADS = {
+    "nll": "NLL nats", "avg_loss": "avg loss nats", "paper_loss": "paper loss nats", "delta_nll": "ΔNLL nats",
+    "kl_mean": "KL mean nats", "tokens_per_s": "tokens/s", "s_mean": "mean s", "s_sd": "standard deviation s",
+    "same_top": "same top token, share", "speedup": "speedup ×", "speed_efficiency": "speed ×",
+    "memory_efficiency": "memory ×", "best_speedup": "best speedup ×", "over_onnx_fp32": "over ONNX FP32 ×",
+    "load_peak_mb": "peak while loading MB",
+}  # fmt: skip
 
 
 def number(value) -> str:
@@ -54,6 +66,14 @@ def fold(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(result)
 
 
+def head(name: str) -> str:
+    """A column's name for people: ``itl_p50_ms`` is ``ITL p50 ms``, ``drift_pct`` is ``drift %``."""
+    if name in HEADS:
+        return HEADS[name]
+    words = " ".join(WORDS.get(word, word) for word in name.replace("tokens_per_s", "tokens/s").split("_"))
+    return f"{words} ×" if "_over_" in name and "%" not in words else words
+
+
 def _ends(name: str, columns: set[str]) -> tuple[str, str] | None:
     stem = name.removesuffix("_pct")
     for low, high in ((f"{name}_low", f"{name}_high"), (f"{stem}_low_pct", f"{stem}_high_pct")):
@@ -63,13 +83,14 @@ def _ends(name: str, columns: set[str]) -> tuple[str, str] | None:
 
 
 def table(frame: pd.DataFrame, names: Mapping[str, str] | Sequence[str] | None = None) -> str:
-    """A Markdown table; a column that is empty is left out. names: the columns to show, in order, maybe with heads.
+    """A Markdown table; a column that is empty is left out. names: the columns to show, in order, maybe with heads
+    of their own instead of ``head``'s.
 
     Columns of numbers are set to the right.
     """
     if frame.empty:
         return "(no rows)"
-    heads = dict(names) if isinstance(names, Mapping) else {name: name for name in names or frame.columns}
+    heads = dict(names) if isinstance(names, Mapping) else {name: head(name) for name in names or frame.columns}
     ends = {end for name in heads for end in _ends(name, set(frame.columns)) or ()}
     shown = frame[[name for name in frame.columns if name in heads or name in ends]]
     known = shown.dropna(axis="columns", how="all")

@@ -13,12 +13,13 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
-from workflow.tradeoff import columns, errors, markdown
+from workflow.tradeoff import columns, errors, launch, markdown
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.files import atomic_file, read_json
+from workflow.tradeoff.scenarios import OBJECTIVES
 
 SOURCE = ("source", "repo", "config", "split", "revision", "package", "member", "path", "sha256")
-REQUIRED = ("summary", "benchmark", "onnx", "perplexity", "degradation", "accuracy_drop", "pareto")
+REQUIRED = ("summary", "benchmark", "onnx", "perplexity", "degradation", "accuracy_drop", "launch", "pareto")
 
 
 def tables(folder: Path) -> dict[str, pd.DataFrame]:
@@ -82,6 +83,49 @@ def diagnoses(paths: Sequence[Path | str]) -> list[dict]:
     ]
 
 
+def main_table(summary: pd.DataFrame, decision: Mapping) -> pd.DataFrame:
+    """The summary with ``best_for``, the scenarios that a cell won, and ``state``, its status, maybe noisy."""
+    won: dict[tuple[str, str], list[str]] = {}
+    for entry in decision["scenarios"]:
+        won.setdefault((entry["model"], entry["winner"]), []).append(entry["scenario"])
+    cells = zip(summary["model"], summary["variant"], strict=True)
+    noisy = summary["noisy"].astype(str).str.lower() == "true"
+    return summary.assign(
+        best_for=[", ".join(won.get(cell, [])) or None for cell in cells],
+        state=summary["status"].str.replace("_", " ") + noisy.map({True: ", noisy", False: ""}),
+    )
+
+
+def scenario_tables(decision: Mapping) -> dict[str, pd.DataFrame]:
+    """Each model's scenarios: the best variant, what it gives, the runner-up, the margin, and who was refused why."""
+    rows: dict[str, list[dict]] = {}
+    for entry in decision["scenarios"]:
+        best = entry["winner"] or "no admissible variant"
+        given = {name: entry[name] for name in ("scenario", "gives", "runner_up", "margin", "mind")}
+        line = {**given, "best": best, "refused": entry["refused_short"]}
+        rows.setdefault(entry["model"], []).append(line)
+    return {model: pd.DataFrame(lines) for model, lines in rows.items()}
+
+
+def scenario_words(decision: Mapping) -> dict[str, str]:
+    """What each scenario asks for, and its limits."""
+    return {
+        entry["scenario"]: f"{OBJECTIVES[entry['objective']]}; limits: {entry['limits']}"
+        for entry in decision["scenarios"]
+    }
+
+
+def use_cases(decision: Mapping) -> pd.DataFrame:
+    """One row per use case with the chosen cell of every model."""
+    rows: dict[str, dict] = {}
+    for entry in decision["use_cases"]:
+        row = rows.setdefault(
+            entry["use_case"], {"use case": entry["use_case"], "asks for": entry["question"], "cells": []}
+        )
+        row["cells"].append(entry["cell"])
+    return pd.DataFrame([{**row, "cells": "; ".join(row["cells"])} for row in rows.values()])
+
+
 def claims(folder: Path) -> list[dict]:
     """The rows of claims.csv, empty where the study was not put on trial; numbers stay as they are written."""
     path = folder / "claims.csv"
@@ -109,6 +153,11 @@ def context(options) -> dict:
     remarks = summary[(summary["status"] == "ok") & summary["reason"].notna()]
     return {
         "tables": found,
+        "main_table": main_table(summary, decision),
+        "scenario_tables": scenario_tables(decision),
+        "scenario_words": scenario_words(decision),
+        "use_cases": use_cases(decision),
+        "launch_words": launch.paragraphs(found["launch"]),
         "remarks": remarks.to_dict("records"),
         "notes": {name: entry["note"] for name, entry in notes.items()},
         "titles": {name: entry["title"] for name, entry in notes.items()},

@@ -71,48 +71,70 @@ def used_mb(row: Mapping, memory: str) -> float:
     return row["memory_mb"] if memory == "weights" else max(row["peak_mb"], row["load_peak_mb"])
 
 
-def refusal(row: Mapping, scenario: Scenario) -> str | None:
+@dataclass(frozen=True)
+class Refusal:
+    """Why a cell cannot be the answer. limit: what it fails, in the same words for each such cell; value: its own
+    figure, maybe empty; text: all of it.
+    """
+
+    limit: str
+    value: str
+    text: str
+
+
+def refusal(row: Mapping, scenario: Scenario) -> Refusal | None:
     """Why a cell cannot be the answer, or None."""
     if row["status"] != "ok":
-        return f"{row['status']}: {row['reason']}"
+        return Refusal(row["status"].replace("_", " "), "", f"{row['status']}: {row['reason']}")
     if math.isnan(row["decode_tokens_per_s"]):
-        return "its decode speed was not measured"
+        return Refusal("speed not measured", "", "its decode speed was not measured")
     if math.isnan(row["speedup"]) or math.isnan(row["memory_reduction_pct"]):
-        return f"it cannot be compared: {row['reason'] or 'its baseline has no figure'}"
+        why = row["reason"] or "its baseline has no figure"
+        return Refusal("not comparable with the baseline", "", f"it cannot be compared: {why}")
     return _over_memory(row, scenario) or _too_slow(row, scenario) or _degraded(row, scenario)
 
 
-def _over_memory(row: Mapping, scenario: Scenario) -> str | None:
+def _over_memory(row: Mapping, scenario: Scenario) -> Refusal | None:
     if scenario.max_memory_gb is None:
         return None
     gigabytes = used_mb(row, scenario.memory) / 1e3
     if gigabytes <= scenario.max_memory_gb:
         return None
-    return f"{scenario.memory_words()} {gigabytes:.3g} GB, above {scenario.max_memory_gb} GB"
+    words, limit = scenario.memory_words(), f"above {scenario.max_memory_gb} GB"
+    return Refusal(f"{words} {limit}", f"{gigabytes:.3g} GB", f"{words} {gigabytes:.3g} GB, {limit}")
 
 
-def _too_slow(row: Mapping, scenario: Scenario) -> str | None:
+def _too_slow(row: Mapping, scenario: Scenario) -> Refusal | None:
     least = scenario.min_tokens_per_s
     if least is None or row["decode_tokens_per_s_low"] >= least:
         return None
-    return (
-        f"{number(row['decode_tokens_per_s'])} tokens/s, of which only {number(row['decode_tokens_per_s_low'])} are "
-        f"sure: below {least}"
-    )
+    value, sure = number(row["decode_tokens_per_s"]), number(row["decode_tokens_per_s_low"])
+    text = f"{value} tokens/s, of which only {sure} are sure: below {least}"
+    return Refusal(f"below {least} tokens/s", f"{sure} sure", text)
 
 
-def _degraded(row: Mapping, scenario: Scenario) -> str | None:
-    most = scenario.max_degradation_pct
+def _degraded(row: Mapping, scenario: Scenario) -> Refusal | None:
+    most, value = scenario.max_degradation_pct, row["degradation_pct"]
     if most is not None:
-        if math.isnan(row["degradation_high_pct"]):
-            return "its degradation is not known"
-        if row["degradation_high_pct"] > most:
-            return f"degradation {row['degradation_pct']:.2f}%, maybe {row['degradation_high_pct']:.2f}%: above {most}%"
+        high = row["degradation_high_pct"]
+        if math.isnan(high):
+            return Refusal("degradation not known", "", "its degradation is not known")
+        if high > most:
+            text = f"degradation {value:.2f}%, maybe {high:.2f}%: above {most}%"
+            return Refusal(f"degradation may exceed {most}%", f"{high:.3g}%", text)
     if scenario.undetectable and row["quality_verdict"] == "worse":
-        return f"worse than the baseline by {row['degradation_pct']:.2f}%"
+        return Refusal("worse than the baseline", f"{value:+.3g}%", f"worse than the baseline by {value:.2f}%")
     if scenario.undetectable and not isinstance(row["quality_verdict"], str):
-        return "its change of accuracy is not known"
+        return Refusal("change of accuracy not known", "", "its change of accuracy is not known")
     return None
+
+
+def refused_words(refused: Mapping[str, Refusal]) -> str | None:
+    """Who was refused, under what each fails: ``out of memory: a, b; degradation may exceed 5%: c (9.4%)``."""
+    groups: dict[str, list[str]] = {}
+    for variant, why in refused.items():
+        groups.setdefault(why.limit, []).append(variant + (f" ({why.value})" if why.value else ""))
+    return "; ".join(f"{limit}: {', '.join(names)}" for limit, names in groups.items()) or None
 
 
 def merit(row: Mapping, scenario: Scenario) -> float:
@@ -146,7 +168,8 @@ def answer(rows: Sequence[Mapping], scenario: Scenario) -> dict:
         "margin_pct": None,
         "separated": None,
         "admitted": [row["variant"] for row in admitted],
-        "refused": refused,
+        "refused": {variant: why.text for variant, why in refused.items()},
+        "refused_short": refused_words(refused),
     }
     if len(admitted) > 1:
         first, second = admitted[:2]
@@ -155,6 +178,10 @@ def answer(rows: Sequence[Mapping], scenario: Scenario) -> dict:
     if admitted:
         names = ("decode_tokens_per_s", "speedup", "memory_mb", "peak_mb", "load_peak_mb", "degradation_pct")
         found |= {name: None if math.isnan(admitted[0][name]) else admitted[0][name] for name in names}
+    found["gives"] = short(admitted[0], scenario.objective) if admitted else None
+    found["margin"] = margin(found)
+    found["mind"] = peak_warning(admitted[0], scenario) if admitted else None
+    found["cell"] = cell(found)
     found["text"] = sentence(found, admitted, scenario)
     return found
 
@@ -177,24 +204,50 @@ def _merit_end(row: Mapping, scenario: Scenario, end: str) -> float:
     return merit(moved, scenario)
 
 
+def margin(found: Mapping) -> str | None:
+    """The margin over the runner-up in words; what the intervals do not tell apart is said to be noise."""
+    if found["margin_pct"] is None:
+        return None
+    if level(found):
+        return "a tie, told apart by speed" if found["objective"] != "speed" else "a tie"
+    return f"{found['margin_pct']:.1f}%" + ("" if found["separated"] == "yes" else ", within the noise")
+
+
+def level(found: Mapping) -> bool:
+    """Whether the runner-up reaches the same figure."""
+    return found["margin_pct"] is not None and abs(found["margin_pct"]) < 0.005
+
+
+def rival(found: Mapping) -> str:
+    """The runner-up where noise hides which of the two is better, as an addition to a cell's figures."""
+    hidden = found["separated"] == "no" and not level(found)
+    return f"; {found['runner_up']} within the noise" if hidden else ""
+
+
+def cell(found: Mapping) -> str:
+    """The chosen cell with its one figure, and the runner-up where noise hides which of them is better."""
+    if found["winner"] is None:
+        return f"{found['model']}: no admissible variant"
+    return f"{found['model']}/{found['winner']} ({found['gives']}{rival(found)})"
+
+
+def peak_warning(best: Mapping, scenario: Scenario) -> str | None:
+    """Where the weights fit a limit on memory and the whole process does not."""
+    peak = max(best["peak_mb"], best["load_peak_mb"]) / 1e3
+    if scenario.max_memory_gb is None or scenario.memory != "weights" or not peak > scenario.max_memory_gb:
+        return None
+    return f"the whole process peaked at {peak:.2f} GB: libraries and loading count where the limit does"
+
+
 def sentence(found: Mapping, admitted: Sequence[Mapping], scenario: Scenario) -> str:
-    """The answer in words, with its cells."""
-    model = found["model"]
+    """The answer in full, for the terminal: the report has these figures in its tables."""
     if not admitted:
-        return f"{model}: no admissible variant (limits: {found['limits']})."
+        return f"{found['model']}: no admissible variant (limits: {found['limits']})."
     best = admitted[0]
     text = f"{cite(best)}: {figures(best)}."
     if found["runner_up"]:
-        sure = "" if found["separated"] == "yes" else ", which is within the noise"
-        if abs(found["margin_pct"]) < 0.005:
-            sure = ": a tie, told apart by speed" if scenario.objective != "speed" else ": a tie"
-        text += f" Ahead of {cite(admitted[1])} by {found['margin_pct']:.1f}%{sure}."
-    limit, peak = scenario.max_memory_gb, max(best["peak_mb"], best["load_peak_mb"]) / 1e3
-    if limit is not None and scenario.memory == "weights" and peak > limit:
-        text += (
-            f" Mind that the whole process peaked at {peak:.2f} GB: libraries and loading count where the limit does."
-        )
-    return text
+        text += f" Ahead of {cite(admitted[1])} by {found['margin']}."
+    return text + (f" Mind that {found['mind']}." if found["mind"] else "")
 
 
 def cite(row: Mapping) -> str:
@@ -205,9 +258,8 @@ def figures(row: Mapping) -> str:
     """A cell's three figures in words."""
     parts = [f"{number(row['decode_tokens_per_s'])} tokens/s"]
     if row["variant"] != row["baseline"]:
-        interval = (
-            f" [{row['speedup_low']:.2f}, {row['speedup_high']:.2f}]" if not math.isnan(row["speedup_low"]) else ""
-        )
+        low, high = row["speedup_low"], row["speedup_high"]
+        interval = f" [{number(low)}, {number(high)}]" if not math.isnan(low) else ""
         parts[0] += f" ({row['speedup']:.2f}×{interval} the baseline)"
     parts.append(f"{number(row['memory_mb'])} MB of weights and cache")
     if math.isnan(row["degradation_pct"]):
@@ -217,3 +269,20 @@ def figures(row: Mapping) -> str:
         interval = f" [{low:+.2f}, {high:+.2f}]" if not math.isnan(low) else ""
         parts.append(f"perplexity {row['degradation_pct']:+.2f}%{interval}")
     return ", ".join(parts)
+
+
+def short(row: Mapping, objective: str) -> str:
+    """The figure of a cell that an objective is about: its speed, memory or perplexity; speed and memory of balanced.
+
+    ``tie``: the interval does not tell the speed apart from the baseline's.
+    """
+    speed = "the baseline" if row["variant"] == row["baseline"] else f"{row['speedup']:.3g}×"
+    if row["speed_verdict"] == "tie":
+        speed += " tie"
+    if objective == "speed":
+        return speed
+    if objective == "memory":
+        return f"{number(row['memory_mb'])} MB"
+    if objective == "quality" and not math.isnan(row["degradation_pct"]):
+        return f"perplexity {row['degradation_pct']:+.3g}%"
+    return f"{speed}, {number(row['memory_mb'])} MB"
