@@ -38,12 +38,12 @@ def launch(tables: Path) -> Figure:
         if REFERENCE in part.index:
             eager = part.loc[REFERENCE, "eager_tokens_per_s"]
             left.axvline(eager, color=style.GREY, linewidth=0.9, linestyle=(0, (3, 3)), zorder=0.5)
-        for axis in (left, right):
+        for axis, room in ((left, 1.3), (right, 1.5)):
             axis.set_yticks(range(len(order)), order)
             axis.set_ylim(len(order) - 0.5, -0.5)
             axis.tick_params(axis="y", length=0)
             axis.grid(axis="y", visible=False)
-            axis.set_xlim(0, max(axis.get_xlim()[1], axis.dataLim.x1) * 1.35)  # room for the words
+            axis.set_xlim(0, max(axis.get_xlim()[1], axis.dataLim.x1) * room)  # room for the words
     axes[-1][0].set_xlabel(f"decode speed [tokens/s], 95% interval; × and dashed: of eager {REFERENCE}")
     axes[-1][1].set_xlabel("time per token [ms], and kernels")
     style.legend(

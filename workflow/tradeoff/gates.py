@@ -65,7 +65,7 @@ def diverged(
 
 def environment_differences(one: Mapping | None, other: Mapping | None) -> list[str]:
     """Fields in which two environments differ, as ``field: a | b``; only those that decide what may be compared."""
-    first, second = (_flatten({key: (data or {}).get(key) for key in COMPARED}) for data in (one, other))
+    first, second = (flatten({key: (data or {}).get(key) for key in COMPARED}) for data in (one, other))
     return [
         f"{name}: {first.get(name, 'absent')} | {second.get(name, 'absent')}"
         for name in sorted(first.keys() | second.keys())
@@ -73,11 +73,12 @@ def environment_differences(one: Mapping | None, other: Mapping | None) -> list[
     ]
 
 
-def _flatten(data: Mapping, prefix: str = "") -> dict[str, object]:
+def flatten(data: Mapping, prefix: str = "") -> dict[str, object]:
+    """Nested mappings as one, with names ``outer.inner``."""
     flat: dict[str, object] = {}
     for key, value in data.items():
         if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat
