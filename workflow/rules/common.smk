@@ -92,10 +92,14 @@ def baseline_quality(wildcards):
 def benchmarks_so_far(wildcards):
     """Benchmark files of the jobs whose memory the appendix shows; these jobs are done, so the files are no inputs."""
     onnx = {(model, VARIANTS[variant].artifact) for model, variant in CELLS if VARIANTS[variant].artifact != "model"}
+    fused = sorted(pair for pair in onnx if pair[1] == "fp16-kv")
+    onnx -= set(fused)
     # a quantized file is made of the float32 one with the same kind of cache
     onnx |= {(model, "fp32-kv" if name.endswith("-kv") else "fp32") for model, name in onnx}
     steps = [f"{'export' if name.startswith('fp32') else 'quantize'}/{model}_{name}" for model, name in sorted(onnx)]
-    steps += [f"{stage}/{model}_{variant}" for stage in ("measure", "evaluate") for model, variant in CELLS]
+    steps += [f"fuse/{model}_{name}" for model, name in fused]
+    steps += [f"measure/{model}_{variant}" for model, variant in CELLS]
+    steps += [f"evaluate/{model}_{variant}" for model, variant in CELLS if config["models"][model]["source"] != "random"]
     return [f"{RESULTS}/benchmarks/{step}.tsv" for step in [*(f"fetch/{model}" for model in MODELS), *steps]]
 
 

@@ -6,6 +6,8 @@ INPUTS:
 OUTPUTS:
     {results}/quality/{model}/{variant}.json    perplexity by convention, divergence, text
     {results}/quality/{model}/{variant}.npz     per-token negative log-likelihoods, paired across variants
+
+Cells of models with random weights have no accuracy: one job writes that, for all of them.
 """
 
 
@@ -58,3 +60,40 @@ rule evaluate:
         --output {output.json:q} \\
         2> >(tee {log:q} >&2)
         """
+
+
+RANDOM = [(model, variant) for model, variant in CELLS if config["models"][model]["source"] == "random"]
+
+if RANDOM:
+
+    ruleorder: unscored > evaluate
+
+    rule unscored:
+        input:
+            corpus=f"{RESULTS}/corpus/{CORPUS}.json",
+        output:
+            json=[f"{RESULTS}/quality/{model}/{variant}.json" for model, variant in RANDOM],
+            arrays=[f"{RESULTS}/quality/{model}/{variant}.npz" for model, variant in RANDOM],
+        log:
+            f"{RESULTS}/logs/unscored.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/unscored.tsv"
+        container:
+            CONTAINER
+        params:
+            code=code("unscored"),
+            study=config["study"],
+            baselines=lambda wildcards: [baseline(model) for model, _ in RANDOM],
+            device=DEVICE,
+            threads=THREADS,
+        shell:
+            """
+            python -m workflow.tradeoff.unscored \\
+            --study {params.study:q} \\
+            --baselines {params.baselines:q} \\
+            --corpus {input.corpus:q} \\
+            --device {params.device:q} \\
+            --threads {params.threads} \\
+            --outputs {output.json:q} \\
+            2> >(tee {log:q} >&2)
+            """

@@ -4,17 +4,17 @@
         --artifact results/demo/onnx/M/int8-kv --baseline torch-fp32 --baseline-artifact results/demo/models/M \\
         ... --output results/demo/speed/M/onnx-int8-kv.json
 
-Each replicate is a process of the cell and one of its baseline, in an order that swaps from one replicate to the next,
+Each replicate is a fresh process of the cell and one of its baseline, in an order that swaps from one replicate to the next,
 so that a machine that drifts hits both alike. A cell whose replicates lie further apart than ``--noisy-share`` gets
 another round, up to ``--rounds`` and within ``--budget-s``. Only raw times are written: statistics come later.
 """
 
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,11 +34,9 @@ class Runner:
     variant: str
     artifact: Path
     flags: tuple[str, ...]
-    threads: int
 
-    def command(self, output: Path, proof: bool, study_runs: int) -> list[str]:
+    def arguments(self, output: Path, proof: bool, study_runs: int) -> list[str]:
         return [
-            *(sys.executable, "-m", "workflow.tradeoff.sample"),
             *("--variant", self.variant),
             *("--artifact", str(self.artifact)),
             *self.flags,
@@ -50,17 +48,41 @@ class Runner:
     def run(self, proof: bool = False, study_runs: int = 0) -> dict:
         """Run one process and return what it wrote; CellFailure when it failed or was killed."""
         with tempfile.TemporaryDirectory() as folder:
-            output = Path(folder) / "sample.json"
-            # Snakemake exports its own thread counts, and not every library asks torch for them
-            environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(self.threads))}
-            command = self.command(output, proof, study_runs)
-            done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True)
-            if done.returncode == 0:
+            output, log = Path(folder) / "sample.json", Path(folder) / "log"
+            code = fresh(self.arguments(output, proof, study_runs), log)
+            if code == 0:
                 result = files.read_json(output)
                 if result["status"] != "ok":
                     raise CellFailure(result["status"], result["reason"])
                 return result
-        raise failure(done.returncode, done.stderr)
+            raise failure(code, log.read_text(errors="replace"))
+
+
+def fresh(arguments: list[str], log: Path) -> int:
+    """Exit code of ``sample`` in a process of its own, forked off this one; negative for a signal. log: its stderr.
+
+    This process has imported the libraries, which takes seconds, and done nothing with them: a model, a pool of threads
+    and the GPU are first touched in the forked one.
+    """
+    from workflow.tradeoff import sample  # not before the thread counts are set
+
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = 1
+    try:
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT, 0o600), 2)
+        errors.run(lambda _: sample.main(arguments))
+        code = 0
+    except SystemExit as stop:
+        print(stop.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def failure(code: int, text: str) -> Exception:
@@ -140,10 +162,10 @@ def measure(args) -> dict:
     flags = []
     for name in ("model_folder", "warmup", "samples", "prompt_tokens", "new_tokens", "device", "threads"):
         flags += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
-    cell = Runner(args.variant, args.artifact, tuple(flags), args.threads)
+    cell = Runner(args.variant, args.artifact, tuple(flags))
     baseline = None
     if args.variant != args.baseline:
-        baseline = Runner(args.baseline, args.baseline_artifact, tuple(flags), args.threads)
+        baseline = Runner(args.baseline, args.baseline_artifact, tuple(flags))
     taken = interleave(
         cell,
         baseline,
@@ -174,6 +196,10 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), required=True)
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args(argv)
+    # Snakemake exports its own thread counts, and not every library asks torch for them
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(args.threads)))
+    # whether there is a GPU is asked without touching it, so that the forked processes can
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     result = {
         "schema": 1,
         **{key: getattr(args, key) for key in ("study", "model", "variant", "baseline", "device", "threads")},

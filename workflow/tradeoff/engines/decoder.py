@@ -4,6 +4,7 @@ Written apart from transformers so that a step has no data-dependent shape, no a
 what a CUDA graph needs. transformers' own forward pass is its oracle, in the tests.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from workflow.tradeoff.engines import linear
 from workflow.tradeoff.errors import CellFailure
 
 KNOWN = ("gpt2", "llama")
+PART = 1024  # logits that one program searches for the most likely token
 
 
 class Norm(NamedTuple):
@@ -159,10 +161,9 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     return (x * cosine + torch.cat((-high, low), -1) * sine).to(x.dtype)
 
 
-def project(x: Tensor, layer: Layer, shape: Shape, cosine: Tensor | None, sine: Tensor | None):
-    """Queries (B, heads, T, width), keys and values (B, KV heads, T, width) of x (B, T, hidden)."""
-    batch, length, _ = x.shape
-    hidden = linear.product(normalize(x, layer.norm1, shape.eps), layer.qkv)
+def split_heads(hidden: Tensor, shape: Shape, cosine: Tensor | None, sine: Tensor | None):
+    """Queries (B, heads, T, width), keys and values (B, KV heads, T, width) of the qkv product (B, T, N), rotated."""
+    batch, length, _ = hidden.shape
     kept = shape.kv_heads * shape.width
     query, key, value = hidden.split([shape.heads * shape.width, kept, kept], -1)
     query = query.reshape(batch, length, shape.heads, shape.width).transpose(1, 2)
@@ -173,59 +174,114 @@ def project(x: Tensor, layer: Layer, shape: Shape, cosine: Tensor | None, sine: 
     return query, key, value
 
 
-def finish(x: Tensor, attended: Tensor, layer: Layer, shape: Shape) -> Tensor:
-    """Output projection, residual, and the MLP with its residual."""
-    x = x + linear.product(attended, layer.out)
-    hidden = linear.product(normalize(x, layer.norm2, shape.eps), layer.up)
-    if shape.kind == "gpt2":
-        hidden = functional.gelu(hidden, approximate="tanh")
-    else:
-        gate, hidden = hidden.chunk(2, -1)
-        hidden = functional.silu(gate) * hidden
-    return x + linear.product(hidden, layer.down)
+def activate(hidden: Tensor, kind: str) -> Tensor:
+    """GPT-2's tanh GELU, or Llama's gated SiLU of (gate, up)."""
+    if kind == "gpt2":
+        return functional.gelu(hidden, approximate="tanh")
+    gate, up = hidden.chunk(2, -1)
+    return functional.silu(gate) * up
 
 
 def prompt_block(x: Tensor, layer: Layer, shape: Shape, cosine, sine) -> tuple[Tensor, Tensor, Tensor]:
     """One block over a whole sequence, x (B, T, hidden): the new x, and its keys and values."""
-    query, key, value = project(x, layer, shape, cosine, sine)
+    hidden = linear.product(normalize(x, layer.norm1, shape.eps), layer.qkv)
+    query, key, value = split_heads(hidden, shape, cosine, sine)
     repeats = shape.heads // shape.kv_heads
     attended = functional.scaled_dot_product_attention(
         query, key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1), is_causal=True
     )
-    x = finish(x, attended.transpose(1, 2).reshape(*x.shape[:2], -1), layer, shape)
-    return x, key, value
+    x = linear.product(attended.transpose(1, 2).reshape(*x.shape[:2], -1), layer.out, x)
+    hidden = linear.product(normalize(x, layer.norm2, shape.eps), layer.up)
+    return linear.product(activate(hidden, shape.kind), layer.down, x), key, value
 
 
-def step_block(x, layer: Layer, shape: Shape, keys, values, position, cosine, sine) -> Tensor:
-    """One block for one token, x (1, 1, hidden), at ``position`` (1,) int64 on the device.
-
-    keys and values (1, KV heads, capacity, width) are written at the position and read whole, masked beyond it.
-    cosine and sine are the tables (capacity, width), or None.
-    """
-    if cosine is not None:
-        cosine, sine = cosine[position], sine[position]
-    query, key, value = project(x, layer, shape, cosine, sine)
-    keys[:, :, position] = key
-    values[:, :, position] = value
-    capacity = keys.shape[2]
-    groups = query.reshape(shape.kv_heads, -1, 1, shape.width).float()
-    scores = (groups * keys[0, :, None].float()).sum(-1) * shape.width**-0.5
-    seen = torch.arange(capacity, device=x.device) <= position
-    shares = scores.masked_fill(~seen, -torch.inf).softmax(-1)
-    attended = (shares[..., None] * values[0, :, None].float()).sum(2)
-    return finish(x, attended.to(x.dtype).reshape(1, 1, -1), layer, shape)
+# One token's step, in pieces: what lies between two products. Each piece is compiled apart, so that no product gets work
+# fused into it that would be done again for every row of a weight, and attention spreads over more than its heads.
 
 
-def step_begin(tokens: Tensor, position: Tensor, embedding: Tensor, positions: Tensor | None) -> Tensor:
-    """Embedding (1, 1, hidden) of the token at ``position`` of tokens (1, capacity + 1)."""
+def begin(tokens: Tensor, position: Tensor, embedding: Tensor, positions: Tensor | None) -> Tensor:
+    """Embedding (1, 1, hidden) of the token at ``position`` (1,) of tokens (1, capacity + 1)."""
     x = embedding[tokens[0, position]]
     if positions is not None:
         x = x + positions[position]
     return x[None]
 
 
-def step_end(x: Tensor, tokens: Tensor, position: Tensor, norm: Norm, head: linear.Weight, eps: float) -> None:
-    """Write the greedy next token behind the position, and move the position there."""
-    logits = linear.product(normalize(x, norm, eps), head)
-    tokens[:, position + 1] = logits[:, -1].argmax(-1, keepdim=True)
+def place(hidden: Tensor, shape: Shape, cache: Tensor, position: Tensor, cosine, sine) -> None:
+    """Write the token's key, rotated, and value at the position of the cache (2, KV heads, capacity, width).
+
+    hidden: the qkv product (1, 1, N). cosine and sine are the tables (capacity, width), or None.
+    """
+    _, key, value = split_heads(hidden, shape, *_row(position, cosine, sine))
+    cache[:, :, position] = torch.cat((key, value))
+
+
+def scores(hidden: Tensor, shape: Shape, cache: Tensor, position: Tensor, cosine, sine) -> Tensor:
+    """Scaled products of the token's query, rotated, with every key of the cache: (heads, capacity) float32."""
+    query, _, _ = split_heads(hidden, shape, *_row(position, cosine, sine))
+    groups = query.reshape(shape.kv_heads, -1, 1, shape.width).float()
+    products = (groups * cache[0, :, None].float()).sum(-1) * shape.width**-0.5
+    return products.reshape(shape.heads, -1)
+
+
+def _row(position: Tensor, cosine, sine):
+    return (None, None) if cosine is None else (cosine[position], sine[position])
+
+
+def shares(scores: Tensor, position: Tensor) -> Tensor:
+    """Softmax of scores (heads, capacity) up to the position, zero beyond it."""
+    seen = torch.arange(scores.shape[1], device=scores.device) <= position
+    return scores.masked_fill(~seen, -torch.inf).softmax(-1)
+
+
+def attend(shares: Tensor, cache: Tensor) -> Tensor:
+    """Values of the cache weighted by shares (heads, capacity): (1, 1, heads × width) in the dtype of the cache."""
+    _, kv_heads, capacity, _ = cache.shape
+    groups = shares.reshape(kv_heads, -1, capacity, 1)
+    return (groups * cache[1, :, None].float()).sum(2).to(cache.dtype).reshape(1, 1, -1)
+
+
+def advance(logits: Tensor, tokens: Tensor, position: Tensor) -> None:
+    """Write the greedy next token behind the position, and move the position there.
+
+    The most likely token is sought in parts: over a vocabulary in one piece, the search runs on one multiprocessor.
+    """
+    row = logits.reshape(-1)
+    parts = functional.pad(row, (0, -len(row) % PART), value=-torch.inf).reshape(-1, PART)
+    best, where = parts.max(-1)
+    part = best.argmax(0, keepdim=True)
+    tokens[0, position + 1] = part * PART + where[part]
     position.add_(1)
+
+
+class Pieces(NamedTuple):
+    """The functions of a step between its products: as they stand, or compiled."""
+
+    begin: Callable = begin
+    normalize: Callable = normalize
+    place: Callable = place
+    scores: Callable = scores
+    shares: Callable = shares
+    attend: Callable = attend
+    activate: Callable = activate
+    advance: Callable = advance
+
+
+def step(pieces: Pieces, weights: Decoder, caches: list[Tensor], tokens: Tensor, position: Tensor, tables) -> None:
+    """One token through the model: reads the token at the position, writes the next one, moves the position on."""
+    shape = weights.shape
+
+    def normal_product(x, norm, weight):
+        if norm.bias is None and linear.normalizes(x, weight):
+            return linear.product(x, weight, gain=norm.weight, eps=shape.eps)
+        return linear.product(pieces.normalize(x, norm, shape.eps), weight)
+
+    x = pieces.begin(tokens, position, weights.embedding, weights.positions)
+    for layer, cache in zip(weights.layers, caches, strict=True):
+        hidden = normal_product(x, layer.norm1, layer.qkv)
+        pieces.place(hidden, shape, cache, position, *tables)
+        shares = pieces.shares(pieces.scores(hidden, shape, cache, position, *tables), position)
+        x = linear.product(pieces.attend(shares, cache), layer.out, x)
+        hidden = normal_product(x, layer.norm2, layer.up)
+        x = linear.product(pieces.activate(hidden, shape.kind), layer.down, x)
+    pieces.advance(normal_product(x, weights.norm, weights.head), tokens, position)

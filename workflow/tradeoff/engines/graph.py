@@ -15,10 +15,10 @@ from workflow.tradeoff.engines import decoder, hf, linear
 from workflow.tradeoff.errors import CellFailure
 from workflow.tradeoff.variants import VARIANTS, Variant
 
-CAPACITY = 512  # tokens that the cache starts with: it is read whole at each step, so it grows only when it must
+CAPACITY = 256  # tokens that the cache starts with: it is read whole at each step, so it grows only when it must
 WEIGHT_ONLY = {8: linear.quantize_int8, 4: linear.quantize_int4}
-# each kernel's tiling is tuned on the card: without it the products of one row stay far below the memory's bandwidth
-COMPILE = {"coordinate_descent_tuning": True}
+# a piece is one or two kernels: compiling it here is quicker than starting torch's compile workers
+COMPILE = {"compile_threads": 1}
 
 
 def load(variant: Variant, artifact: Path, model: Path, device: str, threads: int) -> "GraphEngine":
@@ -49,7 +49,7 @@ class GraphEngine:
         self.length = 0
         self.graph = None
         self.launch = {"cuda_graph": False, "compiled": False}
-        self._functions = decoder.step_begin, decoder.step_block, decoder.step_end
+        self.pieces = decoder.Pieces()
 
     # ---- prompt and scores
 
@@ -73,8 +73,7 @@ class GraphEngine:
         self.reserve(length + 1)
 
         def keep(index, keys, values):
-            self.keys[index][:, :, :length] = keys
-            self.values[index][:, :, :length] = values
+            self.caches[index][:, :, :length] = torch.cat((keys, values))
 
         last = self._prompt(ids, keep)[:, -1:]
         self.tokens[:, :length] = ids
@@ -104,12 +103,7 @@ class GraphEngine:
         return self.views[self.length]
 
     def _step(self) -> None:
-        begin, block, end = self._functions
-        weights = self.decoder
-        x = begin(self.tokens, self.position, weights.embedding, weights.positions)
-        for layer, keys, values in zip(weights.layers, self.keys, self.values, strict=True):
-            x = block(x, layer, weights.shape, keys, values, self.position, *self.tables)
-        end(x, self.tokens, self.position, weights.norm, weights.head, weights.shape.eps)
+        decoder.step(self.pieces, self.decoder, self.caches, self.tokens, self.position, self.tables)
 
     @torch.no_grad()
     def generate(self, ids: Tensor, new_tokens: int) -> Tensor:
@@ -133,13 +127,12 @@ class GraphEngine:
             raise ValueError(f"{length} tokens do not fit the model's context of {self.context}")
         capacity = min(self.context, max(CAPACITY, 1 << (length - 1).bit_length()))
         shape, layers, old = self.decoder.shape, len(self.decoder.layers), self.capacity
-        size = (1, shape.kv_heads, capacity, shape.width)
+        size = (2, shape.kv_heads, capacity, shape.width)  # keys and values
         options = {"dtype": self.decoder.dtype, "device": self.device}
-        kept = (self.keys, self.values, self.tokens, self.position) if old else None
+        kept = (self.caches, self.tokens, self.position) if old else None
         self.graph = None  # the graph of the old addresses
         # zeros: what is masked still takes part in the products, and must not be a NaN
-        self.keys = [torch.zeros(size, **options) for _ in range(layers)]
-        self.values = [torch.zeros(size, **options) for _ in range(layers)]
+        self.caches = [torch.zeros(size, **options) for _ in range(layers)]
         self.tokens = torch.zeros(1, capacity + 1, dtype=torch.int64, device=self.device)
         self.position = torch.zeros(1, dtype=torch.int64, device=self.device)
         self.tables = self.decoder.tables(capacity)
@@ -147,10 +140,10 @@ class GraphEngine:
         if self.device.type == "cuda":
             self._capture()
         if kept:
-            for new, before in zip(self.keys + self.values, kept[0] + kept[1], strict=True):
+            for new, before in zip(self.caches, kept[0], strict=True):
                 new[:, :, :old] = before
-            self.tokens[:, : old + 1] = kept[2]
-            self.position.copy_(kept[3])
+            self.tokens[:, : old + 1] = kept[1]
+            self.position.copy_(kept[2])
         self.views = [self.tokens[:, index : index + 1] for index in range(capacity + 1)]
 
     def _capture(self) -> None:
@@ -175,25 +168,23 @@ class GraphEngine:
             raise CellFailure("error", f"the decode step cannot be captured as a CUDA graph: {first}") from error
         self.graph = graph
         self.launch.update(cuda_graph=True, capacity=self.capacity)
-        for tensor in (*self.keys, *self.values, self.tokens, self.position):
+        for tensor in (*self.caches, self.tokens, self.position):
             tensor.zero_()
 
     def _compile(self) -> None:
-        """One step of compiled functions; where torch cannot compile them, its eager kernels, and the proof says so."""
-        plain = decoder.step_begin, decoder.step_block, decoder.step_end
+        """One step of compiled pieces; where torch cannot compile them, its eager kernels, and the proof says so."""
         if not self.variant.option("compile", True) or "compile_error" in self.launch:
             return
-        # one block is compiled once and serves every layer: they differ in the tensors that are handed in
-        self._functions = tuple(
-            torch.compile(function, fullgraph=True, dynamic=False, options=COMPILE) for function in plain
-        )
+        # compiled once, a piece serves every layer: they differ in the tensors that are handed in
+        compiled = (torch.compile(piece, fullgraph=True, dynamic=False, options=COMPILE) for piece in decoder.Pieces())
+        self.pieces = decoder.Pieces(*compiled)
         try:
             self._step()
             self.launch["compiled"] = True
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            self._functions = plain
+            self.pieces = decoder.Pieces()
             self.launch["compile_error"] = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:300]}"
             self.position.zero_()
 

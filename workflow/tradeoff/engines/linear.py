@@ -1,8 +1,7 @@
 """Weights of a linear layer in each storage format, and the product ``x @ weight.T`` that reads them.
 
-The products of one row are written so that ``torch.compile`` turns each into one kernel that reads the stored bytes
-once, dequantizing in registers (the way gpt-fast does it). They hold no tensor-core product, so they need float16 and
-nothing newer: compute capability 7.0 and up. bitsandbytes brings its own kernels, called as torch operators.
+On a GPU the product of one row runs in ``gemv``'s kernels; bitsandbytes brings its own, called as torch operators. All
+else, and the CPU, dequantizes and multiplies in torch.
 """
 
 from typing import NamedTuple
@@ -15,7 +14,6 @@ from transformers.pytorch_utils import Conv1D
 from workflow.tradeoff.errors import CellFailure
 
 GROUP = 64  # weights that share a scale in Int4, as many as in a block of NF4
-LANES = 8  # 4-bit weights in a 32-bit word
 
 
 class Dense(NamedTuple):
@@ -26,9 +24,12 @@ class Dense(NamedTuple):
 
 
 class Int8(NamedTuple):
-    """Weight-only: int8 (N, K), one float32 scale a row (N,), symmetric, rounded to nearest."""
+    """Weight-only: bytes in int32 words (N, K/4), one float32 scale a row (N,): weight = scale × (byte - 128).
 
-    weight: Tensor
+    Bits 8i to 8i+7 of word j hold column i·K/4 + j. Symmetric, rounded to nearest.
+    """
+
+    words: Tensor
     scale: Tensor
     bias: Tensor | None
 
@@ -69,11 +70,19 @@ class Bnb4(NamedTuple):
 Weight = Dense | Int8 | Int4 | BnbInt8 | Bnb4
 
 
-def product(x: Tensor, weight: Weight) -> Tensor:
-    """x (..., K) to (..., N), in the dtype of x."""
+def product(
+    x: Tensor, weight: Weight, residual: Tensor | None = None, gain: Tensor | None = None, eps: float = 0.0
+) -> Tensor:
+    """x (..., K) to (..., N) in the dtype of x: x @ weight.T + bias + residual.
+
+    gain (K,): x is RMS-normalized on the way in; only where ``normalizes`` says so.
+    """
     one = x.numel() == x.shape[-1]
+    if one and x.is_cuda and isinstance(weight, Dense | Int8 | Int4):
+        sums = _row_on_gpu(x.reshape(-1), weight, residual, gain, eps)
+        return sums.reshape(*x.shape[:-1], -1)
     if isinstance(weight, Bnb4):
-        return torch.ops.bitsandbytes.gemm_4bit(
+        sums = torch.ops.bitsandbytes.gemm_4bit(
             x,
             weight.weight,
             [weight.rows, weight.columns],
@@ -82,38 +91,45 @@ def product(x: Tensor, weight: Weight) -> Tensor:
             weight.kind,
             bias=weight.bias,
         )
-    if isinstance(weight, BnbInt8):
+    elif isinstance(weight, BnbInt8):
         rows = x.reshape(-1, x.shape[-1])
         values, maxima, _ = torch.ops.bitsandbytes.int8_vectorwise_quant(rows.to(torch.float16), 0.0)
-        out = torch.ops.bitsandbytes.int8_scaled_mm(
+        sums = torch.ops.bitsandbytes.int8_scaled_mm(
             values, weight.weight, maxima, weight.absmax, bias=weight.bias, dtype=x.dtype
-        )
-        return out.reshape(*x.shape[:-1], -1)
-    if isinstance(weight, Int8 | Int4) and one:
-        sums = _int8_row(x, weight) if isinstance(weight, Int8) else _int4_row(x, weight)
-    elif isinstance(weight, Dense) and one and torch.compiler.is_compiling():
-        sums = (x.reshape(-1).float() * weight.weight.float()).sum(-1)
+        ).reshape(*x.shape[:-1], -1)
     else:
-        return functional.linear(x, dequantize(weight, x.dtype), weight.bias)
-    if weight.bias is not None:
-        sums = sums + weight.bias.float()
-    return sums.to(x.dtype).reshape(*x.shape[:-1], -1)
+        sums = functional.linear(x, dequantize(weight, x.dtype), weight.bias)
+    return sums if residual is None else sums + residual
 
 
-def _int8_row(x: Tensor, weight: Int8) -> Tensor:
-    return (x.reshape(-1).float() * weight.weight.float()).sum(-1) * weight.scale
+def normalizes(x: Tensor, weight: Weight) -> bool:
+    """Whether the product of one row x with this weight takes RMS normalization along."""
+    return x.is_cuda and isinstance(weight, Dense | Int8 | Int4)
 
 
-def _int4_row(x: Tensor, weight: Int4) -> Tensor:
-    groups = weight.scale.shape[1]
-    lanes = x.reshape(LANES, groups, LANES).float()
-    words = weight.words.reshape(-1, groups, LANES)
-    inputs = lanes.sum(0)
-    sums = lanes[0] * (words & 15).float()
-    for lane in range(1, LANES):
-        sums = sums + lanes[lane] * ((words >> (4 * lane)) & 15).float()
-    scaled = sums * weight.scale.float()[:, :, None] + inputs * weight.shift.float()[:, :, None]
-    return scaled.sum((1, 2))
+def _row_on_gpu(x: Tensor, weight: Dense | Int8 | Int4, residual, gain, eps: float) -> Tensor:
+    from workflow.tradeoff.engines import gemv  # Triton comes with torch for CUDA only
+
+    if isinstance(weight, Dense):
+        stored, bits = (weight.weight,), None
+    elif isinstance(weight, Int8):
+        stored, bits = (weight.words, weight.scale, weight.scale), 8
+    else:
+        stored, bits = (weight.words, weight.scale, weight.shift), 4
+    residual = None if residual is None else residual.reshape(-1)
+    return gemv.product(x, stored, bits, weight.bias, residual, gain, eps)
+
+
+def _unpack(words: Tensor, bits: int) -> Tensor:
+    """Words (N, W) to their unsigned integers (N, lanes, W) int32, lane by lane."""
+    mask = (1 << bits) - 1
+    return torch.stack([(words >> (bits * lane)) & mask for lane in range(32 // bits)], 1)
+
+
+def _pack(values: Tensor, bits: int) -> Tensor:
+    """Unsigned integers (N, lanes, W) int64 to int32 words (N, W)."""
+    words = sum(values[:, lane] << (bits * lane) for lane in range(32 // bits))
+    return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32).contiguous()  # the same bits, signed
 
 
 def dequantize(weight: Dense | Int8 | Int4, dtype: torch.dtype) -> Tensor:
@@ -121,10 +137,10 @@ def dequantize(weight: Dense | Int8 | Int4, dtype: torch.dtype) -> Tensor:
     if isinstance(weight, Dense):
         return weight.weight
     if isinstance(weight, Int8):
-        return (weight.weight.float() * weight.scale[:, None]).to(dtype)
+        values = _unpack(weight.words, 8).flatten(1) - 128
+        return (values.float() * weight.scale[:, None]).to(dtype)
     rows, groups = weight.scale.shape
-    lanes = torch.stack([(weight.words >> (4 * lane)) & 15 for lane in range(LANES)], 1)
-    values = lanes.reshape(rows, LANES, groups, LANES).float()
+    values = _unpack(weight.words, 4).reshape(rows, 8, groups, 8).float()
     values = values * weight.scale.float()[:, None, :, None] + weight.shift.float()[:, None, :, None]
     return values.reshape(rows, -1).to(dtype)
 
@@ -133,7 +149,8 @@ def quantize_int8(weight: Dense) -> Int8:
     """Round to nearest, symmetric, one scale a row: absolute maximum ÷ 127."""
     values = weight.weight.float()
     scale = (values.abs().amax(1) / 127).clamp(min=torch.finfo(torch.float32).tiny)
-    return Int8((values / scale[:, None]).round().to(torch.int8), scale, weight.bias)
+    steps = (values / scale[:, None]).round().to(torch.int64) + 128
+    return Int8(_pack(steps.reshape(len(steps), 4, -1), 8), scale, weight.bias)
 
 
 def quantize_int4(weight: Dense) -> Int4:
@@ -145,16 +162,14 @@ def quantize_int4(weight: Dense) -> Int4:
     if columns % GROUP:
         raise CellFailure("unsupported", f"INT4 needs a multiple of {GROUP} inputs a layer; this one has {columns}")
     # (N, lane, group, word in the group): see Int4
-    values = weight.weight.float().reshape(rows, LANES, columns // GROUP, LANES)
+    values = weight.weight.float().reshape(rows, 8, columns // GROUP, 8)
     low, high = values.amin((1, 3)), values.amax((1, 3))
     # the constants are rounded first, so that the integers are the nearest to what will be read back
     scale = ((high - low) / 15).clamp(min=torch.finfo(torch.float16).tiny).half()
     shift = low.half()
     steps = (values - shift.float()[:, None, :, None]) / scale.float()[:, None, :, None]
-    lanes = steps.round().clamp(0, 15).to(torch.int64).reshape(rows, LANES, -1)
-    words = sum(lanes[:, lane] << (4 * lane) for lane in range(LANES))
-    words = torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)  # the same 32 bits, signed
-    return Int4(words.contiguous(), scale, shift, weight.bias)
+    steps = steps.round().clamp(0, 15).to(torch.int64)
+    return Int4(_pack(steps.reshape(rows, 8, -1), 4), scale, shift, weight.bias)
 
 
 def from_module(module: nn.Module) -> Weight:
@@ -200,6 +215,7 @@ def size(weight: Weight) -> tuple[int, int]:
     """Number of weights, and the bits that each is stored in."""
     if isinstance(weight, Bnb4):
         return weight.rows * weight.columns, 4
-    if isinstance(weight, Int4):
-        return weight.words.numel() * LANES, 4
+    if isinstance(weight, Int8 | Int4):
+        bits = 8 if isinstance(weight, Int8) else 4
+        return weight.words.numel() * 32 // bits, bits
     return weight.weight.numel(), 8 * weight.weight.element_size()
