@@ -195,8 +195,8 @@ def prompt_block(x: Tensor, layer: Layer, shape: Shape, cosine, sine) -> tuple[T
     return linear.product(activate(hidden, shape.kind), layer.down, x), key, value
 
 
-# One token's step, in pieces: what lies between two products. Each piece is compiled apart, so that no product gets work
-# fused into it that would be done again for every row of a weight, and attention spreads over more than its heads.
+# One token's step, in pieces: what lies between two products. Each piece is compiled apart, so that a product gets no
+# work fused into it that would be done again for every row of a weight, and attention spreads beyond its heads.
 
 
 def begin(tokens: Tensor, position: Tensor, embedding: Tensor, positions: Tensor | None) -> Tensor:

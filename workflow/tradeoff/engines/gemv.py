@@ -1,10 +1,10 @@
 """One row times a weight (N, K), as Triton kernels: each stored byte is read once and dequantized in registers.
 
-Written here because no library serves: of torch's own kernels INT8 (``_weight_int8pack_mm``) took 62 µs for a 2048 × 2048
-weight on an H100 where these take 4, INT4 (tinygemm) needs bfloat16 and compute capability 8.0; GemLite adds up with
-atomics, in an order that changes from run to run; and what torch.compile makes of the same expression reads at half of
-the memory's bandwidth. No tensor-core product is used, so nothing here asks for more than compute capability 7.5.
-``linear`` holds the same sums in plain torch: the truth in the tests.
+Written here because no library serves: of torch's own kernels INT8 (``_weight_int8pack_mm``) took 62 µs for a weight of
+2048 × 2048 on an H100 where these take 4, and INT4 (tinygemm) needs bfloat16 and compute capability 8.0; GemLite adds
+up with atomics, in an order that changes from run to run; and torch.compile's kernel for the same expression reads at
+half of the memory's bandwidth. No tensor-core product is used: compute capability 7.5 is enough. ``linear`` holds the
+same sums in plain torch: the truth in the tests.
 """
 
 import torch
@@ -13,8 +13,16 @@ from triton import language as tl
 
 
 def _configs(*shapes: tuple[int, int, int]) -> list[triton.Config]:
-    """Tilings to choose from: rows, columns, warps. The choice is timed once for each (N, K)."""
+    """Tilings to choose from: rows, columns, warps."""
     return [triton.Config({"ROWS": rows, "COLUMNS": columns}, num_warps=warps) for rows, columns, warps in shapes]
+
+
+def _timed(call, quantiles):
+    return triton.testing.do_bench(call, warmup=3, rep=15, quantiles=quantiles)
+
+
+# A choice is timed once for each (N, K) and kept on disk: every process on a machine sums in the same order.
+CHOICE = {"do_bench": _timed, "cache_results": True}
 
 
 @triton.jit
@@ -38,7 +46,7 @@ FLOAT = _configs(
 )
 
 
-@triton.autotune(configs=FLOAT, key=["rows", "columns"])
+@triton.autotune(configs=FLOAT, key=["rows", "columns"], **CHOICE)
 @triton.jit
 def _float(
     x, gain, weight, bias, residual, out, rows, columns, eps,
@@ -68,7 +76,7 @@ def _float(
 PACKED = _configs((4, 128, 2), (8, 128, 4), (4, 256, 4), (8, 64, 2), (2, 256, 2), (2, 128, 1), (4, 512, 4), (8, 256, 8))
 
 
-@triton.autotune(configs=PACKED, key=["rows", "columns", "BITS"])
+@triton.autotune(configs=PACKED, key=["rows", "columns", "BITS"], **CHOICE)
 @triton.jit
 def _packed(
     x, gain, words, scale, shift, bias, residual, out, rows, columns, eps,
