@@ -29,6 +29,10 @@ include: "workflow/rules/decide.smk"
 include: "workflow/rules/report.smk"
 
 
+onstart:
+    hold_the_folder()
+
+
 rule all:
     default_target: True
     input:

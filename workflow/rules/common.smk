@@ -1,5 +1,6 @@
 """Shared by all stages: the checked config, the results folder, the cells, and the digest of a stage's code."""
 
+import fcntl
 import json
 import os
 import sys
@@ -9,7 +10,7 @@ from snakemake.utils import validate
 
 sys.path.insert(0, workflow.basedir)  # the package lies beside the Snakefile
 # rules call `python`: on the host the one that runs Snakemake, also where its environment is not activated
-os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), *os.get_exec_path()]))
 
 from workflow.tradeoff import config as study_config
 from workflow.tradeoff.digest import code
@@ -73,6 +74,16 @@ def engine_code(*stages):
     return params
 
 
+def hold_the_folder():
+    """Let no second run work in this folder: a lock that the kernel lets go of when the run ends, or is killed."""
+    global held
+    held = open(".snakemake/run.lock", "w")
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit("error: another run works in this folder: wait for it, or use a copy of the folder")
+
+
 def folder_of(path):
     """The folder that a stage writes, or reads, as a whole: the one that a file of it lies in."""
     return os.path.dirname(str(path))
@@ -99,7 +110,9 @@ def benchmarks_so_far(wildcards):
     steps = [f"{'export' if name.startswith('fp32') else 'quantize'}/{model}_{name}" for model, name in sorted(onnx)]
     steps += [f"fuse/{model}_{name}" for model, name in fused]
     steps += [f"measure/{model}_{variant}" for model, variant in CELLS]
-    steps += [f"evaluate/{model}_{variant}" for model, variant in CELLS if config["models"][model]["source"] != "random"]
+    steps += [
+        f"evaluate/{model}_{variant}" for model, variant in CELLS if config["models"][model]["source"] != "random"
+    ]
     return [f"{RESULTS}/benchmarks/{step}.tsv" for step in [*(f"fetch/{model}" for model in MODELS), *steps]]
 
 
