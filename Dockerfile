@@ -15,8 +15,13 @@ COPY envs/image /opt/image
 RUN --mount=type=bind,source=wheels,target=/wheels \
     SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH} sh /opt/image/install.sh "${FLAVOUR}" /wheels
 
+# Empty stands for unset: apptainer passes on what a user's shell exports, except what the image defines. So no package
+# of the host can be imported in a rule.
 ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     PYTHONNOUSERSITE=1 \
+    PYTHONPATH="" \
+    PYTHONHOME="" \
+    PYTHONUSERBASE="" \
     LANG=C.UTF-8
 USER study
 

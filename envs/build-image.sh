@@ -67,15 +67,17 @@ step "wheels/$flavour: what $lock admits"
 "${PYTHON:-python3}" -m venv "$work/pip" || fail "${PYTHON:-python3} has no venv (Debian: apt install python3-venv)"
 platforms=(--platform manylinux1_x86_64 --platform manylinux2010_x86_64 --platform manylinux2014_x86_64)
 for minor in $(seq 5 36); do platforms+=(--platform "manylinux_2_${minor}_x86_64"); done
-# a wheel that left the lock would only make the context larger, but let the folder say what the image holds
 mkdir -p "wheels/$flavour"
 download() {
     "$work/pip/bin/pip" download --quiet --disable-pip-version-check --no-deps --require-hashes \
         --only-binary :all: --python-version 3.11 --implementation cp --abi cp311 --abi abi3 --abi none \
         "${platforms[@]}" --dest "wheels/$flavour" --requirement "$lock" "$@"
 }
-# the CPU build of torch is in PyTorch's own index only, unless pip was told of another place
-quietly download || { [[ $flavour == cpu ]] && download --extra-index-url https://download.pytorch.org/whl/cpu; } ||
+# What lies here already is asked first. The CPU build of torch is in PyTorch's own index only, unless pip was told of
+# another place.
+download --no-index --find-links "wheels/$flavour" > /dev/null 2>&1 ||
+    quietly download ||
+    { [[ $flavour == cpu ]] && download --extra-index-url https://download.pytorch.org/whl/cpu; } ||
     fail "not every package of $lock can be downloaded: pip says above which"
 
 # --- the base ---------------------------------------------------------------------------------------------------

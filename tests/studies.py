@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,9 +31,12 @@ class Study:
     def results(self) -> Path:
         return self.folder / "results" / "tiny"
 
-    def snakemake(self, *flags: str, cores: int = 2, check: bool = True, **environment) -> subprocess.CompletedProcess:
-        """Run snakemake on config/tiny.yaml in the checkout; its output is text in ``stdout``."""
-        command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--configfile", "config/tiny.yaml", *flags]
+    def snakemake(
+        self, *flags: str, cores: int = 2, check: bool = True, prefix: Sequence[str] = (), **environment
+    ) -> subprocess.CompletedProcess:
+        """Run snakemake on config/tiny.yaml in the checkout, behind a command ``prefix``; text in ``stdout``."""
+        command = [*prefix, sys.executable, "-m", "snakemake", "--cores", str(cores)]
+        command += ["--configfile", "config/tiny.yaml", *flags]
         done = subprocess.run(
             command,
             cwd=self.folder,

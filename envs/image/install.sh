@@ -1,3 +1,4 @@
+#!/bin/sh
 # install.sh FLAVOUR WHEELS: runs once while the image is built. Hash-checked packages into /opt/venv, from WHEELS alone.
 set -eu
 flavour=$1
@@ -23,10 +24,5 @@ if [ "$flavour" = cuda ]; then
     ldconfig
     rm -f /var/cache/ldconfig/aux-cache
 fi
-
-# Apptainer reads this folder at every start: what a user's shell exports for Python must not reach the rules.
-mkdir -p /.singularity.d/env
-cp /opt/image/no-host-python.sh /.singularity.d/env/95-no-host-python.sh
-chmod 755 /.singularity.d/env/95-no-host-python.sh
 
 useradd --create-home --uid 1000 --shell /bin/sh study
