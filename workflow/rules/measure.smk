@@ -20,7 +20,7 @@ rule measure:
     container:
         CONTAINER
     # nothing else runs while a cell is timed
-    threads: max(1, workflow.cores or 1)
+    threads: os.cpu_count()
     resources:
         gpu=1,
     params:
