@@ -73,7 +73,7 @@ def _float(
     )  # fmt: skip
 
 
-PACKED = _configs((4, 128, 2), (8, 128, 4), (4, 256, 4), (8, 64, 2), (2, 256, 2), (2, 128, 1), (4, 512, 4), (8, 256, 8))
+PACKED = _configs((2, 128, 1), (2, 256, 2), (4, 128, 2), (1, 128, 1), (1, 256, 2), (4, 64, 1), (8, 128, 4), (4, 256, 4))
 
 
 @triton.autotune(configs=PACKED, key=["rows", "columns", "BITS"], **CHOICE)

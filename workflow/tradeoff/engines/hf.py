@@ -23,6 +23,8 @@ def load(variant: Variant, artifact: Path, model: Path, device: str, threads: in
 
 def load_model(variant: Variant, artifact: Path, device: str):
     """The transformers model of a variant, in evaluation mode on ``device``; only safetensors are read."""
+    # cuDNN's attention plans each new length for some 50 ms, and a growing cache has a new one at every token
+    torch.backends.cuda.enable_cudnn_sdp(False)
     network = AutoModelForCausalLM.from_pretrained(
         artifact,
         dtype=compute_dtype(variant, device),
