@@ -19,10 +19,12 @@ digest = $(shell (cat $(1); echo '$(CURDIR) $(PYTHON)') | sha256sum | cut -c1-16
 HOST := $(VENV)/.host-$(call digest,envs/host.lock envs/torch.lock)
 TEST := $(VENV)/.test-$(call digest,envs/host.lock envs/torch.lock envs/test.lock)
 
-.PHONY: help demo test lock image compare
+.PHONY: help env demo test lock image compare
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+env: $(HOST) ## The environment alone: . .venv/bin/activate, then snakemake --cores 1
 
 demo: $(HOST) ## Environment, the default study on this machine, report: results/demo/
 	snakemake --cores $(CORES)
