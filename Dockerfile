@@ -1,7 +1,7 @@
 # The image that every rule runs in with --use-singularity. `make image [FLAVOUR=cpu]` builds it; envs/README.md explains.
 # It holds what envs/{flavour}.lock pins and no line of this repository: the code is mounted, so an edit changes no digest.
 # python:3.11.16-slim-bookworm
-ARG BASE_IMAGE=docker.io/library/python@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
+ARG BASE_IMAGE=python@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 FROM ${BASE_IMAGE}
 
 # cuda: CUDA libraries from the wheels of torch, the driver from the host by --nv. cpu: neither.

@@ -73,12 +73,12 @@ download() {
         --only-binary :all: --python-version 3.11 --implementation cp --abi cp311 --abi abi3 --abi none \
         "${platforms[@]}" --dest "wheels/$flavour" --requirement "$lock" "$@"
 }
-# What lies here already is asked first. The CPU build of torch is in PyTorch's own index only, unless pip was told of
-# another place.
+# What lies here already is asked first. The CPU build of torch is in PyTorch's own index, or where pip was told of it.
 download --no-index --find-links "wheels/$flavour" > /dev/null 2>&1 ||
     quietly download ||
-    { [[ $flavour == cpu ]] && download --extra-index-url https://download.pytorch.org/whl/cpu; } ||
-    fail "not every package of $lock can be downloaded: pip says above which"
+    { [[ -n ${CPU_TORCH_INDEX:-} ]] && download --extra-index-url "$CPU_TORCH_INDEX"; } ||
+    fail "not every package of $lock can be downloaded, pip says above which; for torch's CPU build set CPU_TORCH_INDEX" \
+        "to the address of PyTorch's own index of such builds"
 
 # --- the base ---------------------------------------------------------------------------------------------------
 build() {
