@@ -7,6 +7,7 @@
 # Environment (all optional):
 #   BASE_IMAGE   another base: glibc >= 2.28, python3 3.11 with venv, useradd. Default: the one pinned in Dockerfile, and
 #                where no registry is reached a Debian 12 made from Debian's own packages by mmdebstrap
+#   CPU_TORCH_INDEX  address of PyTorch's index of CPU builds, where pip was not told of one
 #   BUILDER      docker, podman or buildah, instead of the first that works
 #   PYTHON       a Python with venv, for pip's downloader
 #   IMAGE_TMP    folder for temporary files: about 6 GB for cpu, 30 GB for cuda
@@ -65,8 +66,10 @@ step "builder: $builder, engine: $engine"
 # --- the wheels -------------------------------------------------------------------------------------------------
 step "wheels/$flavour: what $lock admits"
 "${PYTHON:-python3}" -m venv "$work/pip" || fail "${PYTHON:-python3} has no venv (Debian: apt install python3-venv)"
-platforms=(--platform manylinux1_x86_64 --platform manylinux2010_x86_64 --platform manylinux2014_x86_64)
-for minor in $(seq 5 36); do platforms+=(--platform "manylinux_2_${minor}_x86_64"); done
+# newest first, as pip prefers them: where the lock admits several files of a package, the same one is always taken
+platforms=()
+for minor in $(seq 36 -1 5); do platforms+=(--platform "manylinux_2_${minor}_x86_64"); done
+platforms+=(--platform manylinux2014_x86_64 --platform manylinux2010_x86_64 --platform manylinux1_x86_64)
 mkdir -p "wheels/$flavour"
 download() {
     "$work/pip/bin/pip" download --quiet --disable-pip-version-check --no-deps --require-hashes \
