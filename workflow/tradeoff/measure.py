@@ -4,9 +4,9 @@
         --artifact results/demo/onnx/M/int8-kv --baseline torch-fp32 --baseline-artifact results/demo/models/M \\
         ... --output results/demo/speed/M/onnx-int8-kv.json
 
-Each replicate is a fresh process of the cell and one of its baseline, in an order that swaps from one replicate to the
-next, so that a machine that drifts hits both alike. A cell whose replicates lie further apart than ``--noisy-share`` gets
-another round, up to ``--rounds`` and within ``--budget-s``. Only raw times are written: statistics come later.
+Each replicate is a fresh process of the cell and one of its baseline, in an order that swaps from one to the next, so
+that a machine that drifts hits both alike. A cell whose replicates lie further apart than ``--noisy-share`` gets another
+round, up to ``--rounds`` and within ``--budget-s``. Only raw times are written: statistics come later.
 """
 
 import os
