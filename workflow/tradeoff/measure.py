@@ -5,8 +5,8 @@
         ... --output results/demo/speed/M/onnx-int8-kv.json
 
 Each replicate is a fresh process of the cell and one of its baseline, in an order that swaps from one to the next, so
-that a machine that drifts hits both alike. A cell whose replicates lie further apart than ``--noisy-share`` gets another
-round, up to ``--rounds`` and within ``--budget-s``. Only raw times are written: statistics come later.
+that a machine that drifts hits both alike. A cell whose replicates lie further apart than ``--noisy-share`` gets
+another round, up to ``--rounds`` and within ``--budget-s``. Only raw times are written: statistics come later.
 """
 
 import os
