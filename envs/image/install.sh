@@ -7,6 +7,8 @@ wheels=$2/$flavour
 python3 -m venv /opt/venv
 export PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 unset PIP_FIND_LINKS PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_CERT
+# the one that venv brings: only what is pinned is installed
+/opt/venv/bin/pip uninstall --quiet --yes setuptools
 /opt/venv/bin/pip install --quiet --no-index --find-links "$wheels" --no-deps --require-hashes \
     --requirement /opt/image/requirements.lock
 /opt/venv/bin/pip check
