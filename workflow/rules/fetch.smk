@@ -10,7 +10,6 @@ OUTPUTS:
     {results}/environment.json           the machine, the libraries, the code and the config
 """
 
-
 # On a GPU nothing is downloaded before the card, its driver and torch's build are seen to fit one another.
 READY = [ancient(f"{RESULTS}/preflight.json")] if DEVICE == "cuda" else []
 

@@ -124,7 +124,7 @@ rule report:
             f"{RESULTS}/report.md",
             caption="../../report/report.rst",
             category="Answer",
-            labels={"result": "report", "kind": "text"},
+            labels={"result": "report (text)"},
         ),
     log:
         f"{RESULTS}/logs/report.log",
