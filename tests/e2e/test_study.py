@@ -93,7 +93,8 @@ def test_cells_and_baselines_alternate(finished):
 def test_bad_input_ends_in_one_line_and_leaves_nothing(study, change, words):
     study.configure(change)
     shutil.rmtree(study.results)
-    done = study.snakemake("results/tiny/corpus/bridge.json", "results/tiny/models/gpt2/manifest.json", check=False)
+    targets = ("results/tiny/corpus/bridge.json", "results/tiny/models/gpt2/manifest.json")
+    done = study.snakemake("--", *targets, check=False)
     assert done.returncode
     lines = {line for line in done.stdout.splitlines() if line.startswith("error: ")}
     assert len(lines) == 1 and all(word in lines.copy().pop() for word in words), lines

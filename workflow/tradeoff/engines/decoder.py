@@ -207,25 +207,24 @@ def begin(tokens: Tensor, position: Tensor, embedding: Tensor, positions: Tensor
     return x[None]
 
 
-def place(hidden: Tensor, shape: Shape, cache: Tensor, position: Tensor, cosine, sine) -> None:
+def place(hidden: Tensor, shape: Shape, cache: Tensor, position: Tensor, cosine, sine) -> Tensor:
     """Write the token's key, rotated, and value at the position of the cache (2, KV heads, capacity, width).
 
-    hidden: the qkv product (1, 1, N). cosine and sine are the tables (capacity, width), or None.
+    hidden: the qkv product (1, 1, N). cosine and sine are the tables (capacity, width), or None. The query (heads, width),
+    rotated too: left to ``scores``, that would be done again for every position of the cache.
     """
-    _, key, value = split_heads(hidden, shape, *_row(position, cosine, sine))
+    if cosine is not None:
+        cosine, sine = cosine[position], sine[position]
+    query, key, value = split_heads(hidden, shape, cosine, sine)
     cache[:, :, position] = torch.cat((key, value))
+    return query.reshape(shape.heads, shape.width)
 
 
-def scores(hidden: Tensor, shape: Shape, cache: Tensor, position: Tensor, cosine, sine) -> Tensor:
-    """Scaled products of the token's query, rotated, with every key of the cache: (heads, capacity) float32."""
-    query, _, _ = split_heads(hidden, shape, *_row(position, cosine, sine))
-    groups = query.reshape(shape.kv_heads, -1, 1, shape.width).float()
-    products = (groups * cache[0, :, None].float()).sum(-1) * shape.width**-0.5
-    return products.reshape(shape.heads, -1)
-
-
-def _row(position: Tensor, cosine, sine):
-    return (None, None) if cosine is None else (cosine[position], sine[position])
+def scores(query: Tensor, cache: Tensor) -> Tensor:
+    """Scaled products of a query (heads, width) with every key of the cache: (heads, capacity) float32."""
+    _, kv_heads, capacity, width = cache.shape
+    groups = query.reshape(kv_heads, -1, 1, width).float()
+    return ((groups * cache[0, :, None].float()).sum(-1) * width**-0.5).reshape(-1, capacity)
 
 
 def shares(scores: Tensor, position: Tensor) -> Tensor:
@@ -279,8 +278,8 @@ def step(pieces: Pieces, weights: Decoder, caches: list[Tensor], tokens: Tensor,
     x = pieces.begin(tokens, position, weights.embedding, weights.positions)
     for layer, cache in zip(weights.layers, caches, strict=True):
         hidden = normal_product(x, layer.norm1, layer.qkv)
-        pieces.place(hidden, shape, cache, position, *tables)
-        shares = pieces.shares(pieces.scores(hidden, shape, cache, position, *tables), position)
+        query = pieces.place(hidden, shape, cache, position, *tables)
+        shares = pieces.shares(pieces.scores(query, cache), position)
         x = linear.product(pieces.attend(shares, cache), layer.out, x)
         hidden = normal_product(x, layer.norm2, layer.up)
         x = linear.product(pieces.activate(hidden, shape.kind), layer.down, x)

@@ -21,6 +21,8 @@ def _timed(call, quantiles):
     return triton.testing.do_bench(call, warmup=3, rep=15, quantiles=quantiles)
 
 
+ONE = 0x3F800000  # the bits of 1.0 in float32
+
 # A choice is timed once for each (N, K) and kept on disk: every process on a machine sums in the same order.
 CHOICE = {"do_bench": _timed, "cache_results": True}
 
@@ -73,26 +75,29 @@ def _float(
     )  # fmt: skip
 
 
-PACKED = _configs((2, 128, 1), (2, 256, 2), (4, 128, 2), (1, 128, 1), (1, 256, 2), (4, 64, 1), (8, 128, 4), (4, 256, 4))
+PACKED = _configs(
+    (2, 128, 1), (2, 256, 2), (4, 128, 1), (8, 128, 1), (16, 64, 1), (8, 256, 2), (4, 256, 2), (1, 128, 1)
+)
 
 
 @triton.autotune(configs=PACKED, key=["rows", "columns", "BITS"], **CHOICE)
 @triton.jit
 def _packed(
-    x, gain, words, scale, shift, bias, residual, out, rows, columns, eps,
+    x, gain, words, scale, shift, bias, residual, out, rows, columns, eps, one,
     BITS: tl.constexpr, HAS_GAIN: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Weights of 8 or 4 bits in words (rows, columns); see ``linear.Int8`` and ``linear.Int4`` for their order.
 
-    An integer below 2^16 becomes a float32 by putting its bits into the mantissa of 2^23 and taking 2^23 off again:
-    two cheap instructions, where the conversion instruction would hold the kernel back before the memory does.
+    The instructions for a weight, not its bytes, would hold this kernel back, so there are few: bits that are put below
+    the exponent of 1.0 (``one``, a run-time value, so that mask and exponent are one instruction) make the float
+    1 + q/2^k without a conversion, the input is scaled by 2^k, and its own sum is taken off for the 1.
     """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     inside = row < rows
     base = words + row[:, None].to(tl.int64) * columns
     group = row[:, None].to(tl.int64) * (columns // 8)
-    sums = tl.zeros((ROWS, COLUMNS), tl.float32)
+    sums = tl.zeros((ROWS, COLUMNS // 8 if BITS == 4 else COLUMNS), tl.float32)
     squares = tl.zeros((COLUMNS,), tl.float32)
     for start in range(0, columns, COLUMNS):
         column = start + tl.arange(0, COLUMNS)
@@ -100,6 +105,7 @@ def _packed(
         mask = inside[:, None] & there[None, :]
         word = tl.load(base + column[None, :], mask=mask, other=0)
         inputs = tl.zeros((COLUMNS,), tl.float32)
+        ones = tl.zeros((COLUMNS,), tl.float32)
         products = tl.zeros((ROWS, COLUMNS), tl.float32)
         for lane in tl.static_range(32 // BITS):
             value = tl.load(x + lane * columns + column, mask=there, other=0.0).to(tl.float32)
@@ -107,17 +113,29 @@ def _packed(
                 squares += value * value
                 value *= tl.load(gain + lane * columns + column, mask=there, other=0.0).to(tl.float32)
             inputs += value
-            half = word if lane * BITS < 16 else word >> 16
-            field = (half & (((1 << BITS) - 1) << (lane * BITS % 16))) | 0x4B000000
-            scaled = value * (1.0 / (1 << (lane * BITS % 16)))  # the field lies that many bits up
-            products += (field.to(tl.float32, bitcast=True) - 8388608.0) * scaled[None, :]
+            # lanes share a shift: two of 8 bits end up below the exponent in turn (1 + q/2^16, 1 + q/2^8), and of 4 bits
+            # three, two and three (1 + q/2^12, 2^8, 2^4)
+            if BITS == 8:
+                moved = word << 7 if lane < 2 else word >> 9
+                field = (moved & (0x7F80 << (8 * (lane % 2)))) | one
+                scaled = value * (1 << (16 - 8 * (lane % 2)))
+            else:
+                moved = word << 11 if lane < 3 else word << 3 if lane < 5 else word >> 9
+                field = (moved & (0x7800 << (4 * (lane if lane < 3 else lane - 2 if lane < 5 else lane - 5)))) | one
+                scaled = value * (1 << (12 - 4 * (lane if lane < 3 else lane - 2 if lane < 5 else lane - 5)))
+            ones += scaled
+            products += field.to(tl.float32, bitcast=True) * scaled[None, :]
         if BITS == 4:
-            at = group + column[None, :] // 8
-            steps = tl.load(scale + at, mask=mask, other=0.0).to(tl.float32)
-            lowest = tl.load(shift + at, mask=mask, other=0.0).to(tl.float32)
+            # eight words share their constants: summed first, so that these are loaded once
+            block = start // 8 + tl.arange(0, COLUMNS // 8)
+            known = inside[:, None] & (block < columns // 8)[None, :]
+            steps = tl.load(scale + group + block[None, :], mask=known, other=0.0).to(tl.float32)
+            lowest = tl.load(shift + group + block[None, :], mask=known, other=0.0).to(tl.float32)
+            products = tl.sum(tl.reshape(products - ones[None, :], (ROWS, COLUMNS // 8, 8)), 2)
+            inputs = tl.sum(tl.reshape(inputs, (COLUMNS // 8, 8)), 1)
             sums += products * steps + inputs[None, :] * lowest
         else:
-            sums += products - 128.0 * inputs[None, :]
+            sums += products - (ones + 128.0 * inputs)[None, :]
     total = tl.sum(sums, 1)
     if BITS == 8:
         total *= tl.load(scale + row, mask=inside, other=0.0)
@@ -145,5 +163,5 @@ def product(x, stored: tuple, bits: int | None, bias, residual, gain=None, eps: 
     if bits is None:
         _float[grid](x, gain, *stored, bias, residual, out, rows, columns, eps, *present)
     else:
-        _packed[grid](x, gain, *stored, bias, residual, out, rows, columns, eps, bits, *present)
+        _packed[grid](x, gain, *stored, bias, residual, out, rows, columns, eps, ONE, bits, *present)
     return out
