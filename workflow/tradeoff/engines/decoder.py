@@ -210,8 +210,8 @@ def begin(tokens: Tensor, position: Tensor, embedding: Tensor, positions: Tensor
 def place(hidden: Tensor, shape: Shape, cache: Tensor, position: Tensor, cosine, sine) -> Tensor:
     """Write the token's key, rotated, and value at the position of the cache (2, KV heads, capacity, width).
 
-    hidden: the qkv product (1, 1, N). cosine and sine are the tables (capacity, width), or None. The query (heads, width),
-    rotated too: left to ``scores``, that would be done again for every position of the cache.
+    hidden: the qkv product (1, 1, N). cosine and sine are the tables (capacity, width), or None. Gives the query
+    (heads, width), rotated here: in ``scores`` it would be rotated again for every position of the cache.
     """
     if cosine is not None:
         cosine, sine = cosine[position], sine[position]

@@ -113,8 +113,8 @@ def _packed(
                 squares += value * value
                 value *= tl.load(gain + lane * columns + column, mask=there, other=0.0).to(tl.float32)
             inputs += value
-            # lanes share a shift: two of 8 bits end up below the exponent in turn (1 + q/2^16, 1 + q/2^8), and of 4 bits
-            # three, two and three (1 + q/2^12, 2^8, 2^4)
+            # lanes share a shift: two of 8 bits come to lie below the exponent (1 + q/2^16, then 1 + q/2^8), and of
+            # 4 bits three, two and three (1 + q/2^12, 2^8, 2^4)
             if BITS == 8:
                 moved = word << 7 if lane < 2 else word >> 9
                 field = (moved & (0x7F80 << (8 * (lane % 2)))) | one
