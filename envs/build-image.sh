@@ -10,7 +10,7 @@
 #   CPU_TORCH_INDEX  address of PyTorch's index of CPU builds, where pip was not told of one
 #   BUILDER      docker, podman or buildah, instead of the first that works
 #   PYTHON       a Python with venv, for pip's downloader
-#   IMAGE_TMP    folder for temporary files: about 6 GB for cpu, 30 GB for cuda
+#   IMAGE_TMP    folder for temporary files: about 8 GB for cpu, 45 GB for cuda
 #   SIF_LEVEL    zstd level of the SIF
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
