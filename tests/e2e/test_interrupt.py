@@ -11,11 +11,9 @@ import pytest
 
 from tests import studies
 
-# rule that is made to run again, what of its results goes, and the target that is asked for
+# what of the results goes, so that the stage is needed again, and the file that it then makes
 STAGES = {
-    "export": ("onnx/gpt2/fp32", "onnx/gpt2/fp32/manifest.json"),
-    "evaluate": ("quality/gpt2", "quality/gpt2/torch-fp32.json"),
-    "measure": ("speed/gpt2", "speed/gpt2/torch-fp32.json"),
+    "evaluate": (["quality/gpt2"], "quality/gpt2/torch-fp32.json"),
 }
 
 
@@ -27,9 +25,10 @@ def begun(study: studies.Study, stage: str) -> bool:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_same_command_completes_a_killed_run(study, stage):
-    folder, target = STAGES[stage]
+    gone, target = STAGES[stage]
     before = (study.results / "tables" / "perplexity.csv").read_text()
-    shutil.rmtree(study.results / folder)
+    for path in (study.results / name for name in [*gone, "tables", "report.md"]):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "config/tiny.yaml"]
     running = subprocess.Popen(
         command, cwd=study.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
