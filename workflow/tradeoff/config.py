@@ -6,10 +6,20 @@ from pathlib import Path
 import jsonschema
 import yaml
 
+from workflow.tradeoff import conventions
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.variants import VARIANTS
 
 SCHEMA = Path(__file__).parent.parent / "schemas" / "config.schema.yaml"
+NAME = "^[a-z0-9][a-z0-9._-]*$"  # as in the schema
+TYPES = {
+    "integer": "an integer",
+    "number": "a number",
+    "string": "text (in quotes, where YAML reads it otherwise)",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "a mapping",
+}
 # what a source cannot do without
 NEEDED = {
     "models": {
@@ -28,26 +38,57 @@ NEEDED = {
 
 def check_schema(config: dict) -> None:
     """Raise UserError for the first mistake that the schema finds: it names the key and what would be right."""
+    _check_keys(config, "")
     schema = yaml.safe_load(SCHEMA.read_text())
     error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(config))
     if error is not None:
-        raise UserError(_line(error))
+        raise UserError(_line(error, schema).replace("\n", " "))
 
 
-def _line(error: jsonschema.ValidationError) -> str:
-    key = ".".join(map(str, error.absolute_path))
+def _check_keys(part, where: str) -> None:
+    """Raise UserError for a key that YAML reads as a number or a truth value, which no schema sees."""
+    for key, value in part.items() if isinstance(part, dict) else ():
+        if not isinstance(key, str):
+            raise UserError(f"config key {where}{key}: YAML reads this key as {key!r}, not as text: put it in quotes")
+        if key != "architecture":  # what stands in it is transformers' to judge
+            _check_keys(value, f"{where}{key}.")
+
+
+def _line(error: jsonschema.ValidationError, schema: dict) -> str:
+    key, value, expected = ".".join(map(str, error.absolute_path)), error.instance, error.validator_value
     if error.validator == "additionalProperties":
         known = list(error.schema["properties"])
-        unknown = next(name for name in error.instance if name not in known)
+        unknown = next(name for name in value if name not in known)
         place = f"config key {key}.{unknown}" if key else f"config key {unknown}"
         return f"{place} is unknown: {_suggest(unknown, known)} (config/README.md lists every key)"
     if error.validator == "required":
-        missing = next(name for name in error.validator_value if name not in error.instance)
+        missing = next(name for name in expected if name not in value)
         return f"config key {key + '.' if key else ''}{missing} is missing: add it (config/README.md says how)"
-    if error.validator == "pattern" and "propertyNames" in error.absolute_schema_path:
-        return f"config key {key}: {error.instance!r} is made of more than a-z, 0-9, '.', '_' and '-': rename it"
-    description = error.schema.get("description", "")
-    return f"config key {key or '(top level)'}: {error.message}. {description}".replace("\n", " ").strip()
+    if error.validator == "pattern" and expected == NAME:
+        return (
+            f"config key {key}: {value!r} is no name, which is made of a-z, 0-9, '.', '_' and '-' and begins with a "
+            "letter or a digit: rename it"
+        )
+    if error.validator == "enum":
+        return f"config key {key}: {value!r} is unknown: known are {', '.join(expected)}"
+    takes = _description(error, schema)
+    if error.validator == "type":
+        return f"config key {key}: give {TYPES[expected]}, not {value!r}. {takes}"
+    if error.validator in ("minItems", "minProperties"):
+        return f"config key {key} is empty: give at least one. {takes}"
+    if error.validator == "pattern":
+        return f"config key {key}: {value!r} does not fit, correct it. {takes}"
+    return f"config key {key}: {error.message}: correct it. {takes}"
+
+
+def _description(error: jsonschema.ValidationError, schema: dict) -> str:
+    """What the schema says of the key that is wrong, or of the list that it is in."""
+    found = ""
+    for step in error.absolute_schema_path:
+        schema = schema[step]
+        if isinstance(schema, dict) and isinstance(schema.get("description"), str):
+            found = schema["description"]
+    return found
 
 
 def _suggest(word: str, known) -> str:
@@ -57,6 +98,8 @@ def _suggest(word: str, known) -> str:
 
 def check_meaning(config: dict) -> None:
     """Raise UserError for what a schema cannot see. config: with its defaults filled in."""
+    for name in config["evaluate"]["conventions"]:
+        conventions.check(name)
     _check_source("corpus", "corpus", config["corpus"])
     for name, model in config["models"].items():
         _check_source(f"models.{name}", "models", model)
@@ -81,7 +124,7 @@ def check_meaning(config: dict) -> None:
 def _check_source(where: str, kind: str, entry: dict) -> None:
     for key in NEEDED[kind][entry["source"]]:
         if key not in entry:
-            raise UserError(f"config key {where}.{key} is missing: the source {entry['source']} needs it")
+            raise UserError(f"config key {where}.{key} is missing: add it, the source {entry['source']} needs it")
 
 
 def cells(config: dict, model: str) -> tuple[list[str], str]:

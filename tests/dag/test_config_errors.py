@@ -1,0 +1,31 @@
+"""A config that cannot be meant ends Snakemake itself in one line; tests/unit/test_config.py has every such line."""
+
+import pytest
+import yaml
+
+from tests import studies
+
+
+@pytest.fixture(scope="module")
+def unread(tmp_path_factory) -> studies.Study:
+    """A checkout with the default config as config/tiny.yaml: a dry run of it needs no model."""
+    folder = tmp_path_factory.mktemp("config") / "checkout"
+    studies.checkout(folder)
+    (folder / "config" / "tiny.yaml").write_text((folder / "config" / "config.yaml").read_text())
+    return studies.Study(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("mesure", {}, ["config key mesure", "did you mean measure?"]),  # the schema's part
+        ("variants", ["torch-fp32", "bnb-int9"], ["config key variants", "did you mean bnb-int8?"]),  # the code's
+    ],
+)
+def test_a_bad_config_is_one_line(unread, key, value, words):
+    good = (unread.folder / "config" / "config.yaml").read_text()
+    unread.edit("config/tiny.yaml", lambda _: yaml.safe_dump(yaml.safe_load(good) | {key: value}))
+    line = studies.only_error(unread.snakemake("--dry-run", check=False))
+    for word in words:
+        assert word in line
+    assert not unread.results.exists() and not (unread.folder / "results" / "demo").exists()
