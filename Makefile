@@ -19,7 +19,7 @@ digest = $(shell (cat $(1); echo '$(CURDIR) $(PYTHON)') | sha256sum | cut -c1-16
 HOST := $(VENV)/.host-$(call digest,envs/host.lock envs/torch.lock)
 TEST := $(VENV)/.test-$(call digest,envs/host.lock envs/torch.lock envs/test.lock)
 
-.PHONY: help env demo test lock image compare
+.PHONY: help env demo docs test lock image compare
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -32,6 +32,9 @@ demo: $(HOST) ## Environment, the default study on this machine, report: results
 	@python -m workflow.tradeoff.show --tables results/demo/tables
 	@echo
 	@printf '%s\n' "Report:      results/demo/report.md" "As a page:   results/demo/report.html"
+
+docs: $(HOST) ## README's table and figure from the last make demo
+	python -m docs.refresh results/demo
 
 test: $(TEST) ## Linters, then unit, DAG and end-to-end tests
 	ruff check .
