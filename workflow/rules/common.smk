@@ -1,6 +1,5 @@
 """Shared by all stages: the checked config, the results folder, the cells, and the digest of a stage's code."""
 
-import fcntl
 import json
 import os
 import sys
@@ -13,6 +12,7 @@ sys.path.insert(0, workflow.basedir)  # the package lies beside the Snakefile
 os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), *os.get_exec_path()]))
 
 from workflow.tradeoff import config as study_config
+from workflow.tradeoff import running
 from workflow.tradeoff.digest import code
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.variants import VARIANTS
@@ -75,13 +75,12 @@ def engine_code(*stages):
 
 
 def hold_the_folder():
-    """Let no second run work in this folder: a lock that the kernel lets go of when the run ends, or is killed."""
+    """Let no second run work in this folder, and no stage that a killed run left behind."""
     global held
-    held = open(".snakemake/run.lock", "w")
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        sys.exit("error: another run works in this folder: wait for it, or use a copy of the folder")
+        held = running.hold(Path(".snakemake/run.lock"), Path.cwd())
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 def folder_of(path):

@@ -1,0 +1,54 @@
+"""One run at a time in a folder, whatever way the last one ended.
+
+    held = running.hold(Path(".snakemake/run.lock"), Path.cwd())
+
+Snakemake's own lock is a file that outlives a kill, and asks for --unlock. This one is the kernel's: it is gone with
+the process that holds it, so the same command takes a killed run up.
+"""
+
+import fcntl
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TextIO
+
+import psutil
+
+from workflow.tradeoff.errors import UserError
+
+STAGES = "workflow.tradeoff."
+
+
+def hold(lock: Path, folder: Path) -> TextIO:
+    """Lock ``folder`` until the file that is returned is closed, and wait until no stage of a killed run writes in it.
+
+    UserError when another run holds the lock.
+    """
+    held = lock.open("w")
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        held.close()
+        raise UserError("another run works in this folder: wait for it, or use a copy of the folder") from None
+    told: set[int] = set()
+    # a kill of Snakemake alone leaves the stage that it had begun at work, and two would write the same files
+    while left := leftovers(folder):
+        for process, stage in left.items():
+            if process not in told:
+                line = f"waiting for process {process} to end: {stage}, left by a killed run or started by hand"
+                print(line, file=sys.stderr, flush=True)
+        told |= set(left)
+        time.sleep(0.2)
+    return held
+
+
+def leftovers(folder: Path) -> dict[int, str]:
+    """Processes other than this one that run a stage in ``folder``: id and name of the stage."""
+    found = {}
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        words = process.info["cmdline"] or []  # None where another user's process cannot be read
+        stages = [word.removeprefix(STAGES) for word in words[:4] if word.startswith(STAGES)]
+        if stages and process.info["cwd"] == str(folder.resolve()) and process.pid != os.getpid():
+            found[process.pid] = stages[0]
+    return found
