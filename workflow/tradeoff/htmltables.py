@@ -18,14 +18,18 @@ from workflow.tradeoff.markdown import number
 STYLE = """
 body { font: 14px/1.45 system-ui, sans-serif; margin: 1.5rem; color: #1a1a1a; background: #fff; }
 h1 { font-size: 1.25rem; margin: 0 0 .3rem; } p { max-width: 60rem; color: #444; margin: 0 0 1rem; }
-div.wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+div.wide { overflow: auto; max-height: 84vh; } @media print { div.wide { overflow: visible; max-height: none; } }
+table { border-collapse: separate; border-spacing: 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top; max-width: 36rem; }
+td { white-space: nowrap; } td.t { white-space: normal; min-width: 24rem; }
 td.n, th.n { text-align: right; } th { border-bottom: 2px solid #555; white-space: nowrap; background: #fff; }
+th { position: sticky; top: 0; }
 th button { all: unset; cursor: pointer; font-weight: 600; } th button:focus-visible { outline: 2px solid #0072B2; }
 th[aria-sort=ascending] button::after { content: " \\25B2"; }
 th[aria-sort=descending] button::after { content: " \\25BC"; }
 tbody tr:hover { background: #f3f6f9; }
 """
+LONG = 40  # characters of a text that is broken into lines, in a column wide enough to read it
 # the value to sort by stands in data-v, so that 10 follows 9 and an empty cell comes last either way
 SCRIPT = """
 document.querySelectorAll("th button").forEach(function (button) {
@@ -83,7 +87,8 @@ def _cell(value, is_number: bool) -> str:
     if pd.isna(value):
         return f'<td{_number_class(is_number)} data-v="">–</td>'
     shown = number(value) if is_number else str(value)
-    return f'<td{_number_class(is_number)} data-v="{html.escape(str(value), quote=True)}">{html.escape(shown)}</td>'
+    kind = ' class="t"' if len(shown) > LONG else _number_class(is_number)
+    return f'<td{kind} data-v="{html.escape(str(value), quote=True)}">{html.escape(shown)}</td>'
 
 
 def main(argv: list[str]) -> None:
