@@ -130,6 +130,7 @@ def test_random_weights_have_speed_and_no_accuracy(tmp_path):
     assert set(summary["status"]) == {"ok"} and set(summary["accuracy_status"]) == {"not_applicable"}
     assert summary["speedup"].notna().all() and summary["perplexity"].isna().all()
     assert pd.read_csv(folder / "degradation.csv").empty
+    assert "not_applicable" in set(pd.read_csv(folder / "accuracy_drop.csv")["status"])
 
 
 def test_the_studys_own_tables(whole):

@@ -111,7 +111,9 @@ def accuracy_drop(summary: pd.DataFrame, conventions: pd.DataFrame) -> pd.DataFr
     table.insert(2, "precision", [precision(variant) for variant in table["variant"]])
     table = table.rename(columns={"degradation_pct": "accuracy_drop_pct"})
     ordered = table[[*SHOWN, "convention", "perplexity", "quality_score", "accuracy_drop_pct"]]
-    return _with_status(ordered, summary)
+    # what has speed and no accuracy is not "ok" here
+    status = summary["status"].where(summary["status"] != "ok", summary["accuracy_status"])
+    return _with_status(ordered, summary.assign(status=status))
 
 
 def _study_rows(conventions: pd.DataFrame) -> pd.DataFrame:
