@@ -83,6 +83,9 @@ def name_fault(
 
     recorded: None when the cell diverged. rescored: None when it is not finite. tested: ``hypotheses.Hypothesis``.
     """
+    certain = [item for item in tested if item.kind == "model" and item.shows]
+    if certain:
+        return certain[0].name
     if recorded is not None and (rescored is None or not _near(recorded, rescored)):
         fits = [
             item for item in tested if item.kind == "scoring" and item.nll is not None and _near(recorded, item.nll)

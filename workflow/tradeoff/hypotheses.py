@@ -27,7 +27,10 @@ FLAT_LOGITS = 0.05
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """name; kind: scoring, model or evidence; nll: the loss under it; shows: what evidence says; detail in words."""
+    """name; kind: scoring, model or evidence; nll: the loss under it; detail in words.
+
+    shows: what evidence says; of a model fault: it is certain, whatever the recorded loss.
+    """
 
     name: str
     kind: str
@@ -124,7 +127,7 @@ def missing_bos(score: Score, windows: Sequence[Window], bos: int | None) -> Hyp
 def other_heads(network, folder: Path, windows: Sequence[Window]) -> list[tuple[str, float | None]]:
     """(which head, loss) for each head that the model could have but does not: its embedding, or the file's own."""
     head, table = network.get_output_embeddings(), network.get_input_embeddings().weight
-    stored = _stored_head(folder)
+    stored = _stored_head(network, folder)
     found = []
     for name, weight in (("the input embedding", table), ("the head in the file", stored)):
         if weight is None or weight.shape != head.weight.shape or torch.equal(weight.float(), head.weight.float()):
@@ -138,25 +141,41 @@ def other_heads(network, folder: Path, windows: Sequence[Window]) -> list[tuple[
     return found
 
 
-def _stored_head(folder: Path) -> torch.Tensor | None:
+def drawn_head(network, folder: Path) -> bool:
+    """Whether the head came from neither the files nor the embedding: random, and another one at every load."""
+    return (
+        _stored_head(network, folder) is None
+        and network.get_output_embeddings().weight is not network.get_input_embeddings().weight
+    )
+
+
+def _stored_head(network, folder: Path) -> torch.Tensor | None:
     from safetensors import safe_open
 
+    head = network.get_output_embeddings()
+    key = next(name for name, module in network.named_modules() if module is head) + ".weight"
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
-            if "lm_head.weight" in file.keys():  # noqa: SIM118 - the handle is no mapping
-                return file.get_tensor("lm_head.weight")
+            if key in file.keys():  # noqa: SIM118 - the handle is no mapping
+                return file.get_tensor(key)
     return None
 
 
 def untied_head(network, folder: Path, windows: Sequence[Window], recorded: float, shown: float | None) -> Hypothesis:
     """The head is tied where it should not be, or fresh where it should be tied.
 
-    shown: the loss as it should be taken. When it is not the recorded one, the fault was in the scoring run.
+    shown: the loss as it should be taken. When it is not the recorded one, the fault was in the scoring run, unless the
+    file holds no head and none is tied: then every load draws another, and no two losses agree.
     """
     tried = [(name, nll) for name, nll in other_heads(network, folder, windows) if nll is not None]
     if not tried:
         return Hypothesis("untied_head", MODEL, None, "the model has no other head than the one in use")
     name, nll = min(tried, key=lambda item: item[1])
+    if drawn_head(network, folder):
+        words = (
+            f"the files hold no head and the config ties none, so each load draws one; the loss with {name} as the head"
+        )
+        return Hypothesis("untied_head", MODEL, nll, words, shows=True)
     if shown is not None and nll > shown:
         name, nll = min(tried, key=lambda item: abs(item[1] - recorded))
         return Hypothesis("untied_head", SCORING, nll, f"the loss if {name} had been the head")
