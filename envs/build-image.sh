@@ -5,7 +5,7 @@
 # apptainer -> images/image.json, which the workflow reads. The same inputs give the same image id.
 #
 # Environment (all optional):
-#   BASE_IMAGE   another base: glibc >= 2.28, python3 3.11 with venv, useradd. Default: the one pinned in Dockerfile, and
+#   BASE_IMAGE   another base: glibc >= 2.28, python3 3.11 with venv and its headers, useradd. Default: the one pinned in Dockerfile, and
 #                where no registry is reached a Debian 12 made from Debian's own packages by mmdebstrap
 #   CPU_TORCH_INDEX  address of PyTorch's index of CPU builds, where pip was not told of one
 #   BUILDER      docker, podman or buildah, instead of the first that works
@@ -99,7 +99,7 @@ if [[ $base != localhost/* ]] && ! quietly pull "$base" 2> /dev/null; then
     rootfs=images/base-bookworm.tar
     if [[ ! -s $rootfs ]]; then
         step "base: no registry reached, Debian 12 by mmdebstrap"
-        quietly mmdebstrap --variant=minbase --include=ca-certificates,python3,python3-venv \
+        quietly mmdebstrap --variant=minbase --include=ca-certificates,python3,python3-venv,libpython3.11-dev \
             --aptopt='Acquire::Check-Valid-Until "false"' bookworm "$work/rootfs.tar"
         mv "$work/rootfs.tar" "$rootfs"
     fi

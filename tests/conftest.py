@@ -5,16 +5,28 @@ import os
 # tiny models gain nothing from more threads, and threads that wait for a busy core cost minutes
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import fcntl
+import shutil
+
 import pytest
 
 from tests import studies
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory) -> studies.Study:
-    """A tiny study that went through every stage once. Tests that change it take a copy."""
-    study = studies.make(tmp_path_factory.mktemp("finished") / "checkout")
-    study.snakemake()
+def finished(tmp_path_factory, worker_id) -> studies.Study:
+    """A tiny study that went through every stage once, made by one of the workers; tests that change it take a copy."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "finished" / "checkout"
+    folder.parent.mkdir(exist_ok=True)
+    study, done = studies.Study(folder), folder.parent / "done"
+    with open(folder.parent / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            study = studies.make(folder)
+            study.snakemake()
+            done.touch()
     return study
 
 

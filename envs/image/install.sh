@@ -25,6 +25,16 @@ if [ "$flavour" = cuda ]; then
     ls -d "$packages"/nvidia/*/lib > /etc/ld.so.conf.d/nvidia-wheels.conf
     ldconfig
     rm -f /var/cache/ldconfig/aux-cache
+
+    # Triton compiles a few lines of C when a kernel is first called; it looks for a clang on PATH, and zig's is one.
+    cat > /opt/venv/bin/clang <<END
+#!/bin/sh
+export ZIG_GLOBAL_CACHE_DIR="\${ZIG_GLOBAL_CACHE_DIR:-\${TMPDIR:-/tmp}/zig-\$(id -u)}"
+exec $packages/ziglang/zig cc "\$@"
+END
+    chmod 755 /opt/venv/bin/clang
+    ZIG_GLOBAL_CACHE_DIR=/tmp/zig sh /opt/image/extension.sh /opt/venv/bin/clang
+    rm -rf /tmp/zig
 fi
 
 useradd --create-home --uid 1000 --shell /bin/sh study
