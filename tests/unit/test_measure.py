@@ -31,10 +31,10 @@ def test_cell_and_baseline_alternate_and_swap_their_order():
     assert [entry["replicate"] for entry in taken["replicates"]] == [0, 0, 1, 1]
 
 
-def test_only_the_first_process_of_the_cell_proves_and_only_the_cell_runs_the_studys_protocol():
+def test_only_the_first_process_of_the_cell_proves_and_the_studys_protocol_is_paired_too():
     _, calls = run()
     assert [call[1] for call in calls] == [True, False, False, False]
-    assert [call[2] for call in calls] == [2, 0, 0, 2]
+    assert [call[2] for call in calls] == [2, 2, 2, 2]
 
 
 def test_a_noisy_cell_takes_another_round_and_says_whether_it_stayed_noisy():

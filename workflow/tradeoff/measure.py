@@ -123,7 +123,7 @@ def interleave(cell: Runner, baseline: Runner | None, *, replicates, rounds, noi
             break
         for order, (role, runner) in enumerate(runners if number % 2 == 0 else runners[::-1]):
             first = role == "cell" and not proof
-            result = runner.run(proof=first, study_runs=study_runs if role == "cell" else 0)
+            result = runner.run(proof=first, study_runs=study_runs)
             if first:
                 proof = {key: result.pop(key) for key in PROOF}
             taken.append({"role": role, "replicate": number, "order": order, **result})

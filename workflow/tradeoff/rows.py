@@ -40,7 +40,7 @@ def row(cell: Cell, baseline: Cell | None, convention: str | None, limits: Mappi
     }
     reasons = [("" if part is speed else "accuracy: ") + part["reason"] for part in (speed, text) if part.get("reason")]
     if speed.get("status") == "ok":
-        line |= rows_speed.speed_columns(speed, baseline)
+        line |= rows_speed.speed_columns(speed)
         line |= rows_speed.memory_columns(speed, baseline) | rows_speed.proof_columns(cell)
     if text.get("conventions"):
         line |= rows_accuracy.accuracy_columns(cell, baseline, convention) | rows_accuracy.text_columns(text)

@@ -37,8 +37,8 @@ def pooled_itl(run: Mapping) -> np.ndarray:
     return np.concatenate([sample["itl_s"] for sample in run["samples"]])
 
 
-def speed_columns(speed: Mapping, baseline: Cell | None = None) -> dict:
-    """Speed, latency and their intervals over replicates. baseline: the same model's cell, for the study's protocol."""
+def speed_columns(speed: Mapping) -> dict:
+    """Speed, latency and their intervals over replicates."""
     line: dict = {}
     own = replicates(speed, "standard", "cell")
     if own:
@@ -65,10 +65,7 @@ def speed_columns(speed: Mapping, baseline: Cell | None = None) -> dict:
         line["study_tokens_per_s"] = sum(tokens) / sum(seconds)
         line["study_s_mean"] = statistics.fmean(seconds)
         line["study_s_sd"] = statistics.stdev(seconds) if len(seconds) > 1 else None
-        reference = replicates(speed, "study", "baseline") or (
-            replicates(baseline.speed, "study", "cell") if baseline else []
-        )
-        line |= _ratio("study_speedup", speed, short, reference, study_rates)
+        line |= _ratio("study_speedup", speed, short, replicates(speed, "study", "baseline"), study_rates)
     return line
 
 
