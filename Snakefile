@@ -9,11 +9,6 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
-# A user's --configfile stands in for the embedded default; --config values are laid over either.
-if not workflow.config_settings.configfiles:
-
-    configfile: "config/config.yaml"
-
 
 report: "report/workflow.rst"
 

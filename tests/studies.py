@@ -32,11 +32,17 @@ class Study:
         return self.folder / "results" / "tiny"
 
     def snakemake(
-        self, *flags: str, cores: int = 2, check: bool = True, prefix: Sequence[str] = (), **environment
+        self,
+        *flags: str,
+        cores: int = 2,
+        check: bool = True,
+        prefix: Sequence[str] = (),
+        configfile: str | None = "config/tiny.yaml",
+        **environment,
     ) -> subprocess.CompletedProcess:
-        """Run snakemake on config/tiny.yaml in the checkout, behind a command ``prefix``; text in ``stdout``."""
+        """Run snakemake on ``configfile``, or the default, in the checkout, behind a ``prefix``; text in ``stdout``."""
         command = [*prefix, sys.executable, "-m", "snakemake", "--cores", str(cores)]
-        command += ["--configfile", "config/tiny.yaml", *flags]
+        command += [*(["--configfile", configfile] if configfile else []), *flags]
         done = subprocess.run(
             command,
             cwd=self.folder,

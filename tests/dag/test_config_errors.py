@@ -29,3 +29,23 @@ def test_a_bad_config_is_one_line(unread, key, value, words):
     for word in words:
         assert word in line
     assert not unread.results.exists() and not (unread.folder / "results" / "demo").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("study: a\n  models: [\n", ["config/config.yaml line 2 is no YAML", "correct it"]),
+        ("- a\n", ["config/config.yaml has no keys", "config/README.md"]),
+        (None, ["config/config.yaml cannot be read", "put it back"]),
+    ],
+)
+def test_an_unreadable_default_config_is_one_line(unread, text, words):
+    default = unread.folder / "config" / "config.yaml"
+    before = default.read_text()
+    try:
+        default.unlink() if text is None else default.write_text(text)
+        line = studies.only_error(unread.snakemake("--dry-run", check=False, configfile=None))
+    finally:
+        default.write_text(before)
+    for word in words:
+        assert word in line

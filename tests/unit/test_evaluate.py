@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import re
+import signal
 
 import numpy as np
 import pytest
@@ -105,6 +108,8 @@ def test_logits_are_asked_for_only_where_scored(llama):
 class Stage:
     """Runs the stage on a corpus file, for any variant, with an engine of the test's choice."""
 
+    main = staticmethod(evaluate.main)
+
     def __init__(self, folder, root):
         self.folder, self.root = folder, root
         self.corpus = root / "corpus.json"
@@ -124,7 +129,7 @@ class Stage:
         flags += ["--model-folder", folder, "--corpus", corpus, "--baseline-quality", base, "--conventions", *names]
         flags += ["--max-tokens", "200", "--batch-tokens", "256", "--divergence-tokens", "90", "--generate-tokens", "6"]
         flags += ["--bos", "auto", "--device", "cpu", "--threads", "1", "--output", output, *more]
-        evaluate.main(flags)
+        self.main(flags)
         return json.loads(self.path(variant).read_text())
 
     def arrays(self, variant, suffix=".npz"):
@@ -265,6 +270,22 @@ def test_loading_without_memory_is_data(stage, monkeypatch, error):
     cell = stage.run("torch-bf16", names=["windows-64"])
     assert cell["status"] == "ok" and cell["divergence"] is None
     assert {entry["first_difference"] for entry in cell["generated"]} == {None}
+
+
+def test_a_killed_process_is_data_and_a_bug_is_not(stage, monkeypatch):
+    def killed(*_):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(engines, "load", killed)
+    monkeypatch.setattr(stage, "main", evaluate.apart)
+    result = stage.run("torch-fp32")
+    assert result["status"] == "out_of_memory" and "killed (signal 9)" in result["reason"]
+    assert re.match(r"the weights alone need [\d,]+ bytes, [\d,]+ bytes were available \(", result["reason"])
+    assert stage.arrays("torch-fp32") == stage.arrays("torch-fp32", ".logprobs.npz") == {}
+    monkeypatch.setattr(engines, "load", lambda *_: Fake(RuntimeError("shape mismatch")))
+    with pytest.raises(SystemExit) as stopped:
+        stage.run("torch-bf16", names=["windows-64"])
+    assert stopped.value.code == 1 and not stage.path("torch-bf16").exists()
 
 
 def test_a_bug_is_not_data(stage, monkeypatch):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from workflow.tradeoff import measure, sample
-from workflow.tradeoff.errors import CellFailure, UserError
+from workflow.tradeoff.errors import CellFailure
 
 
 class Fake:
@@ -48,23 +48,15 @@ def test_the_budget_leaves_two_replicates():
     assert sum(entry["role"] == "cell" for entry in taken["replicates"]) == 2
 
 
-@pytest.mark.parametrize(
-    ("code", "text", "status"),
-    [
-        (-9, "", "out_of_memory"),
-        (1, "RuntimeError: CUDA error: out of memory", "out_of_memory"),
-        (1, "terminate called\nstd::bad_alloc", "out_of_memory"),
-        (-11, "boom", "error"),
-        (1, "ValueError: no", "error"),
-    ],
-)
-def test_a_dead_process_is_data(code, text, status):
-    found = measure.failure(code, text)
-    assert isinstance(found, CellFailure) and found.status == status
+def test_a_baseline_that_fails_is_named():
+    class Dead(Fake):
+        def run(self, proof=False, study_runs=0):
+            raise CellFailure("out_of_memory", "the process was killed")
 
-
-def test_a_broken_study_in_a_process_stops_the_study():
-    assert isinstance(measure.failure(1, "image: host\nerror: lower one of them"), UserError)
+    with pytest.raises(CellFailure, match="out_of_memory: its baseline, b: the process was killed"):
+        measure.interleave(
+            Fake("c", [1], []), Dead("b", [], []), replicates=2, rounds=1, noisy_share=1, budget_s=9, study_runs=1
+        )
 
 
 class Steps:

@@ -18,6 +18,20 @@ from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.variants import VARIANTS
 
 
+def default_config():
+    """The embedded default's path; a file that cannot be read as one ends the run in one line."""
+    try:
+        return study_config.readable("config/config.yaml")
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+# A user's --configfile stands in for the embedded default; --config values are laid over either.
+if not workflow.config_settings.configfiles:
+
+    configfile: default_config()
+
+
 def checked(config):
     """The config with the schema's defaults filled in; a mistake ends the run in one line."""
     try:

@@ -10,7 +10,7 @@ OUTPUTS:
     {results}/environment.json           the machine, the libraries, the code and the config
 """
 
-# On a GPU nothing is downloaded before the card, its driver and torch's build are seen to fit one another.
+# On a GPU nothing is downloaded, or asked of the card, before card, driver and torch's build are seen to fit.
 READY = [ancient(f"{RESULTS}/preflight.json")] if DEVICE == "cuda" else []
 
 
@@ -92,6 +92,8 @@ rule fetch_corpus:
 
 
 rule environment:
+    input:
+        READY,
     output:
         f"{RESULTS}/environment.json",
     log:

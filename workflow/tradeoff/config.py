@@ -36,6 +36,23 @@ NEEDED = {
 }
 
 
+def readable(path: str) -> str:
+    """``path`` again, when a YAML mapping can be read there; UserError says what is wrong and in which line."""
+    try:
+        found = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}): put it back, or name another with --configfile"
+        ) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{where} is no YAML ({getattr(error, 'problem', error)}): correct it") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} has no keys: write a study there (config/README.md lists every key)")
+    return path
+
+
 def check_schema(config: dict) -> None:
     """Raise UserError for the first mistake that the schema finds: it names the key and what would be right."""
     _check_keys(config, "")

@@ -51,8 +51,13 @@ def run(main) -> None:
     """
     image = os.environ.get("APPTAINER_CONTAINER") or os.environ.get("SINGULARITY_CONTAINER")
     print(f"image: {image or 'host'}", file=sys.stderr, flush=True)
+    guard(main, sys.argv[1:])
+
+
+def guard(main, argv: list[str]) -> None:
+    """``main(argv)``, whose UserError, or a full disk, is SystemExit with one line."""
     try:
-        main(sys.argv[1:])
+        main(argv)
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:

@@ -12,14 +12,25 @@ empty, with its status and reason, and the stage still succeeds: its failure is 
 """
 
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from transformers import AutoConfig, AutoTokenizer
 
-from workflow.tradeoff import conventions, divergence, engines, environment, errors, files, generation, scoring
+from workflow.tradeoff import (
+    conventions,
+    divergence,
+    engines,
+    environment,
+    errors,
+    files,
+    fork,
+    generation,
+    scoring,
+    shortage,
+)
 from workflow.tradeoff.errors import CellFailure, UserError
 from workflow.tradeoff.prompts import PROMPTS
 from workflow.tradeoff.variants import VARIANTS
@@ -66,7 +77,22 @@ def _load(path: Path) -> dict[str, np.ndarray]:
 
 def main(argv: list[str]) -> None:
     args = arguments(argv)
-    result, arrays, recorded = evaluate(args)
+    write(args, *evaluate(args))
+
+
+def apart(argv: list[str]) -> None:
+    """``main`` in a process of its own: when that is killed, the cell has a status and the study goes on."""
+    args = arguments(argv)
+    before = shortage.on_host()
+    code, text = fork.run(main, argv)
+    if code > 0:  # it has said why
+        sys.exit(code)
+    if code < 0:
+        failure = fork.failure(code, text, VARIANTS[args.variant], args.artifact, before)
+        write(args, opened(args, files.read_json(args.corpus)) | failed(failure), {}, {})
+
+
+def write(args, result: dict, arrays: dict[str, np.ndarray], recorded: dict[str, np.ndarray]) -> None:
     write_arrays(beside(args.output, ".npz"), arrays)
     if args.variant == args.baseline:
         write_arrays(beside(args.output, ".logprobs.npz"), recorded)
@@ -99,7 +125,26 @@ def arguments(argv: list[str]):
 def evaluate(args) -> tuple[dict, dict[str, np.ndarray], dict[str, np.ndarray]]:
     """The quality JSON, the per-token arrays, and the compact log-probabilities (of the baseline, else empty)."""
     corpus = files.read_json(args.corpus)
-    result = {
+    result = opened(args, corpus)
+    try:
+        if is_random(args.model_folder):
+            raise CellFailure("not_applicable", "the weights are random: they have speed and memory, but no accuracy")
+        prepared = prepare(args, corpus)
+        baseline = read_baseline("" if args.variant == args.baseline else args.baseline_quality)
+        engine = engines.load(VARIANTS[args.variant], args.artifact, args.model_folder, args.device, args.threads)
+        return run(args, engine, prepared, baseline, result)
+    except CellFailure as failure:
+        return result | failed(failure), {}, {}
+    except Exception as error:
+        failure = shortage.of(error, VARIANTS[args.variant], args.artifact, args.device)
+        if failure is None:
+            raise
+        return result | failed(failure), {}, {}
+
+
+def opened(args, corpus: dict) -> dict:
+    """The quality JSON of a cell of which nothing is known yet."""
+    return {
         "schema": 1,
         "study": args.study,
         "model": args.model,
@@ -113,32 +158,17 @@ def evaluate(args) -> tuple[dict, dict[str, np.ndarray], dict[str, np.ndarray]]:
         "generated": [],
         "environment": environment.collect(device=args.device, threads=args.threads),
     }
-    try:
-        if is_random(args.model_folder):
-            raise CellFailure("not_applicable", "the weights are random: they have speed and memory, but no accuracy")
-        prepared = prepare(args, corpus)
-        baseline = read_baseline("" if args.variant == args.baseline else args.baseline_quality)
-        engine = engines.load(VARIANTS[args.variant], args.artifact, args.model_folder, args.device, args.threads)
-        return run(args, engine, prepared, baseline, result)
-    except CellFailure as failure:
-        status, reason = failure.status, failure.reason
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
-            raise
-        status, reason = "out_of_memory", (str(error).splitlines() or ["the process ran out of memory"])[0]
-    # what was scored before the failure is no figure of a working cell
+
+
+def failed(failure: CellFailure) -> dict:
+    """What a failure puts into the JSON: what was scored before it is no figure of a working cell."""
     nothing = {"conventions": {}, "divergence": None, "generated": []}
-    return result | nothing | {"status": status, "reason": reason}, {}, {}
+    return nothing | {"status": failure.status, "reason": failure.reason}
 
 
 def is_random(folder: Path) -> bool:
     manifest = folder / "manifest.json"
     return manifest.is_file() and bool(files.read_json(manifest).get("random"))
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed: torch's own error on a GPU, a plain RuntimeError of its CPU allocator."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def prepare(args, corpus: dict):
@@ -270,4 +300,4 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    errors.run(apart)

@@ -14,12 +14,11 @@ import statistics
 import sys
 import tempfile
 import time
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-from workflow.tradeoff import environment, errors, files
-from workflow.tradeoff.errors import CellFailure, UserError
+from workflow.tradeoff import environment, errors, files, fork, shortage
+from workflow.tradeoff.errors import CellFailure
 from workflow.tradeoff.variants import VARIANTS
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -47,57 +46,18 @@ class Runner:
 
     def run(self, proof: bool = False, study_runs: int = 0) -> dict:
         """Run one process and return what it wrote; CellFailure when it failed or was killed."""
+        from workflow.tradeoff import sample  # not before the thread counts are set
+
         with tempfile.TemporaryDirectory() as folder:
-            output, log = Path(folder) / "sample.json", Path(folder) / "log"
-            code = fresh(self.arguments(output, proof, study_runs), log)
-            if code == 0:
-                result = files.read_json(output)
-                if result["status"] != "ok":
-                    raise CellFailure(result["status"], result["reason"])
-                return result
-            raise failure(code, log.read_text(errors="replace"))
-
-
-def fresh(arguments: list[str], log: Path) -> int:
-    """Exit code of ``sample`` in a process of its own, forked off this one; negative for a signal. log: its stderr.
-
-    This process has imported the libraries, which takes seconds, and done nothing with them: a model, a pool of threads
-    and the GPU are first touched in the forked one.
-    """
-    from workflow.tradeoff import sample  # not before the thread counts are set
-
-    sys.stdout.flush()
-    sys.stderr.flush()
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    code = 1
-    try:
-        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT, 0o600), 2)
-        errors.run(lambda _: sample.main(arguments))
-        code = 0
-    except SystemExit as stop:
-        print(stop.code, file=sys.stderr)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def failure(code: int, text: str) -> Exception:
-    """What a process's exit code and standard error mean: a UserError of its own, memory, or an error of the cell."""
-    sys.stderr.write(text)
-    lines = [line for line in text.splitlines() if line.strip()] or ["no message"]
-    if lines[-1].startswith("error: "):
-        return UserError(lines[-1].removeprefix("error: "))
-    if code == -9:
-        return CellFailure("out_of_memory", "the process was killed (signal 9), as when memory runs out")
-    if "out of memory" in lines[-1].lower() or "bad_alloc" in lines[-1]:
-        return CellFailure("out_of_memory", lines[-1])
-    if code < 0:
-        return CellFailure("error", f"the process died of signal {-code}: {lines[-1]}")
-    return CellFailure("error", lines[-1])
+            output = Path(folder) / "sample.json"
+            before = shortage.on_host()
+            code, text = fork.run(sample.main, self.arguments(output, proof, study_runs), quiet=True)
+            if code:
+                raise fork.failure(code, text, VARIANTS[self.variant], self.artifact, before)
+            result = files.read_json(output)
+            if result["status"] != "ok":
+                raise CellFailure(result["status"], result["reason"])
+            return result
 
 
 def spread(replicates: list[dict]) -> float:
@@ -123,7 +83,12 @@ def interleave(cell: Runner, baseline: Runner | None, *, replicates, rounds, noi
             break
         for order, (role, runner) in enumerate(runners if number % 2 == 0 else runners[::-1]):
             first = role == "cell" and not proof
-            result = runner.run(proof=first, study_runs=study_runs)
+            try:
+                result = runner.run(proof=first, study_runs=study_runs)
+            except CellFailure as failed:
+                if role == "cell":
+                    raise
+                raise CellFailure(failed.status, f"its baseline, {runner.variant}: {failed.reason}") from failed
             if first:
                 proof = {key: result.pop(key) for key in PROOF}
             taken.append({"role": role, "replicate": number, "order": order, **result})
@@ -198,8 +163,6 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     # Snakemake exports its own thread counts, and not every library asks torch for them
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(args.threads)))
-    # whether there is a GPU is asked without touching it, so that the forked processes can
-    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     result = {
         "schema": 1,
         **{key: getattr(args, key) for key in ("study", "model", "variant", "baseline", "device", "threads")},

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer
 
-from workflow.tradeoff import engines, errors, files, memory, roofline, telemetry
+from workflow.tradeoff import engines, errors, files, memory, roofline, shortage, telemetry
 from workflow.tradeoff.engines.base import Engine
 from workflow.tradeoff.errors import CellFailure, UserError
 from workflow.tradeoff.variants import VARIANTS
@@ -192,8 +192,11 @@ def main(argv: list[str]) -> None:
         result = sample(args)
     except CellFailure as failure:
         result = {"status": failure.status, "reason": failure.reason}
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        result = {"status": "out_of_memory", "reason": str(error).split("\n")[0] or "no more memory"}
+    except Exception as error:
+        failure = shortage.of(error, VARIANTS[args.variant], args.artifact, args.device)
+        if failure is None:
+            raise
+        result = {"status": failure.status, "reason": failure.reason}
     files.write_json(args.output, result)
 
 
