@@ -111,6 +111,30 @@ def test_dynamic_int8_rounds_each_weight_to_the_nearest_step_of_its_matrix(artif
         assert np.abs(restored - original[name]).max() <= scale / 2 * 1.001
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_dynamic_int8_is_what_onnx_runtime_makes_of_a_model_in_memory(artifacts, tmp_path, kind, per_channel):
+    """The oracle holds the whole model three times; ours reads a weight when its turn comes."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    source = artifacts / kind / "fp32-kv" / "model.onnx"
+    quantize.dynamic_int8(source, tmp_path / "ours.onnx", per_channel, False)
+    quantize_dynamic(source, tmp_path / "oracle.onnx", weight_type=QuantType.QInt8, per_channel=per_channel)
+    assert (tmp_path / "ours.onnx").read_bytes() == (tmp_path / "oracle.onnx").read_bytes()
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_a_large_model_stays_in_external_data_and_is_the_same(artifacts, tmp_path, monkeypatch, precision):
+    monkeypatch.setattr(quantize, "LARGE", 0)
+    source, small = artifacts / "gpt2" / "fp32-kv", artifacts / "gpt2" / f"{precision}-kv"
+    quantize.main(["--input", str(source), "--precision", precision, "--output", str(tmp_path / "large")])
+    listed = files.read_manifest(tmp_path / "large")["files"]
+    assert set(listed) == {"model.onnx", "model.onnx.data"}
+    (_, expected), (_, found) = weights(small / "model.onnx"), weights(tmp_path / "large" / "model.onnx")
+    assert expected.keys() == found.keys()
+    assert all(np.array_equal(found[name], array) for name, array in expected.items())
+
+
 def test_int4_rounds_each_weight_to_the_nearest_step_of_its_block(artifacts):
     """The oracle unpacks the nibbles by hand: two weights a byte, low one first, 8 is zero, blocks of 32 along K."""
     graph, quantized = weights(artifacts / "llama" / "int4-kv" / "model.onnx")

@@ -13,10 +13,9 @@ from pathlib import Path
 import onnx
 import torch
 from onnx import TensorProto, helper
-from onnx.external_data_helper import set_external_data
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from workflow.tradeoff import errors, files
+from workflow.tradeoff import errors, external, files
 from workflow.tradeoff.engines import decoder, linear
 
 OPSET, MICROSOFT = 18, "com.microsoft"
@@ -27,9 +26,9 @@ ELEMENT = {torch.float16: TensorProto.FLOAT16, torch.float32: TensorProto.FLOAT}
 class Graph:
     """Nodes in order, and weights written straight to the external data file, so that no protobuf holds them."""
 
-    def __init__(self, data: Path):
-        self.data = data
-        self.file = open(data, "wb")  # noqa: SIM115 - closed by ``save``
+    def __init__(self, path: Path):
+        self.path = path
+        self.data = external.Data(path)
         self.nodes: list = []
         self.weights: list = []
 
@@ -41,14 +40,7 @@ class Graph:
 
     def weight(self, name: str, tensor: torch.Tensor) -> str:
         """Store a tensor under ``name``."""
-        array = tensor.contiguous().numpy()
-        offset = self.file.tell()
-        array.tofile(self.file)
-        proto = TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(array.dtype), dims=array.shape)
-        proto.raw_data = b""  # set_external_data asks for the field
-        set_external_data(proto, self.data.name, offset, array.nbytes)
-        proto.ClearField("raw_data")
-        self.weights.append(proto)
+        self.weights.append(self.data.add(name, tensor))
         return name
 
     def product(self, x: str, weight: linear.Dense, name: str) -> str:
@@ -63,11 +55,11 @@ class Graph:
             return x
         return self.node("Add", [x, self.weight(f"{name}.bias", weight.bias)], f"{name}/biased")
 
-    def save(self, path: Path, inputs: list, outputs: list) -> None:
-        self.file.close()
+    def save(self, inputs: list, outputs: list) -> None:
+        self.data.close()
         graph = helper.make_graph(self.nodes, "decoder", inputs, outputs, self.weights)
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
-        onnx.save_model(helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION), path)
+        onnx.save_model(helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION), self.path)
 
 
 def build(weights: decoder.Decoder, context: int, path: Path) -> None:
@@ -78,7 +70,7 @@ def build(weights: decoder.Decoder, context: int, path: Path) -> None:
     Outputs: logits (B, T, vocabulary), present.{i}.key and .value, which may be the same buffers as the past.
     """
     shape, element = weights.shape, ELEMENT[weights.dtype]
-    graph = Graph(path.with_name(path.name + ".data"))
+    graph = Graph(path)
     vocabulary = weights.embedding.shape[0]
     x = graph.node("Gather", [graph.weight("embedding", weights.embedding), "input_ids"], "embedded")
     inputs = [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "length"])]
@@ -129,7 +121,7 @@ def build(weights: decoder.Decoder, context: int, path: Path) -> None:
     else:
         head = graph.weight("head.weight", weights.head.weight.t().contiguous())
         graph.node("MatMul", [normal, head], "logits")
-    graph.save(path, inputs, outputs)
+    graph.save(inputs, outputs)
 
 
 def normalize(graph: Graph, x: str, added: str | None, bias, norm: decoder.Norm, shape, name: str) -> tuple[str, str]:
