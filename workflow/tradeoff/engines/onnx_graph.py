@@ -29,7 +29,10 @@ def graph_proof(path: Path, bits: int) -> dict:
     makers = {output: node for node in graph.node for output in node.output}
     weight_bytes: Counter = Counter()
     unread = 0
-    readers = {name: {node.op_type for node in graph.node if name in node.input} for name in weights}
+    readers: dict[str, set[str]] = {name: set() for name in weights}
+    for node in graph.node:
+        for name in readers.keys() & set(node.input):
+            readers[name].add(node.op_type)
     for name, tensor in weights.items():
         dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
         size = prod(tensor.dims) * dtype.itemsize
