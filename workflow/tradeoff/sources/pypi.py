@@ -83,8 +83,8 @@ def explain(package: str, log: str) -> str:
         return f"no space left on the disk while downloading {package}: free some and run again"
     if "CERTIFICATE_VERIFY_FAILED" in log:
         return (
-            f"the package index shows a certificate that is not trusted here, so {package} is not downloaded: name your "
-            "authority's file in PIP_CERT, and inside a container bind it too (APPTAINER_BIND)"
+            f"the package index shows a certificate that is not trusted here, so {package} is not downloaded: name "
+            "your authority's file in PIP_CERT, and inside a container bind it too (APPTAINER_BIND)"
         )
     if UNREACHABLE.search(log):
         return (
