@@ -234,6 +234,14 @@ def test_people_get_a_table_without_torch(folder):
     assert "best" in done.stdout and "tiny-a/onnx-int8-kv" in done.stdout
 
 
+@pytest.mark.parametrize("value", ["-1", "nan", "inf", "much"])
+@pytest.mark.parametrize("flag", ["--max-memory-gb", "--min-tokens-per-s", "--max-degradation-pct"])
+def test_a_limit_that_cannot_be_meant(folder, capsys, flag, value):
+    with pytest.raises(SystemExit) as stop:
+        decide.main(["--tables", str(folder), f"{flag}={value}"])
+    assert stop.value.code and flag in capsys.readouterr().err + str(stop.value.code)
+
+
 def test_missing_tables_are_one_line(tmp_path):
     with pytest.raises(UserError, match="run the study first"):
         decide.main(["--tables", str(tmp_path)])

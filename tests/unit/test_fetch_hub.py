@@ -89,6 +89,7 @@ def answer(kind, status: int):
         (answer(errors.RepositoryNotFoundError, 401), ("does not exist, or is private",)),
         (answer(errors.RevisionNotFoundError, 404), ("no such commit", "`revision`")),
         (answer(errors.HfHubHTTPError, 429), ("HTTP 429",)),
+        (errors.HFValidationError("Repo id must use alphanumeric chars"), ("correct `repo`",)),
         (answer(errors.HfHubHTTPError, 503), ("cannot be reached",)),
         (errors.OfflineModeIsEnabled("offline"), ("cannot be reached", "local source")),
         (requests.ConnectionError("no route"), ("cannot be reached",)),

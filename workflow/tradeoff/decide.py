@@ -10,6 +10,7 @@ For people, one question, answered in the terminal:
     python -m workflow.tradeoff.decide --tables results/demo/tables --max-memory-gb 0.3 --max-degradation-pct 5
 """
 
+import argparse
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -217,6 +218,14 @@ def _json(text: str):
         raise UserError(f"--scenarios is not JSON ({error}): give an object of scenarios by name") from error
 
 
+def limit(text: str) -> float:
+    """A limit of the command line: a finite number that is not negative."""
+    number = float(text)
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no limit: give a number from 0 on")
+    return number
+
+
 def main(argv: list[str]) -> None:
     parser = errors.parser(__doc__)
     parser.add_argument("--tables", required=True, type=Path, metavar="FOLDER", help="what summarize wrote")
@@ -226,9 +235,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--environment", type=Path, metavar="FILE", help="environment.json, for the machine's name")
     question = parser.add_argument_group("one question, answered in the terminal")
     question.add_argument("--objective", choices=list(scenarios.OBJECTIVES), default="speed")
-    question.add_argument("--max-memory-gb", type=float)
-    question.add_argument("--min-tokens-per-s", type=float)
-    question.add_argument("--max-degradation-pct", type=float)
+    question.add_argument("--max-memory-gb", type=limit)
+    question.add_argument("--min-tokens-per-s", type=limit)
+    question.add_argument("--max-degradation-pct", type=limit)
     question.add_argument("--memory", choices=("weights", "peak"), default="weights", help="which memory is limited")
     options = parser.parse_args(argv)
     rows, resources = read(options.tables)

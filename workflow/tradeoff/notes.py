@@ -7,7 +7,10 @@ import pandas as pd
 from workflow.tradeoff import tables
 from workflow.tradeoff.cells import Cell
 
-BASELINE = "Speedup and reduction are against the same model's baseline only."
+BASELINE = (
+    "Speedup and reduction are against the same model's baseline only; a speedup pairs each process with the"
+    " baseline's beside it, so it is not the quotient of two speeds of this table, which were taken at different times."
+)
 
 
 def protocol_facts(cells: Iterable[Cell], name: str) -> dict | None:

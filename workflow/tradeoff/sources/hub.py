@@ -105,6 +105,8 @@ def translate(error: Exception, what: str) -> Exception:
     if isinstance(error, errors.HfHubHTTPError):
         status = getattr(error.response, "status_code", "an error")
         return UserError(f"the hub refused {what} (HTTP {status}): check the token's rights and try again later")
+    if isinstance(error, errors.HFValidationError):
+        return UserError(f"{what} cannot be a name on the hub: correct `repo` (OWNER/NAME)")
     if isinstance(error, ValueError):
         return UserError(f"{what}: {checkpoint.one_line(error)}; correct `config` or `split`")
     return error
