@@ -8,8 +8,8 @@ from workflow.tradeoff import tables
 from workflow.tradeoff.cells import Cell
 
 BASELINE = (
-    "Speedup and reduction are against the same model's baseline only; a speedup pairs each process with the"
-    " baseline's beside it, so it is not the quotient of two speeds of this table, which were taken at different times."
+    "Speedup and reduction are against the same model's baseline only; a speedup pairs each process with the "
+    "baseline's beside it and is not the quotient of two speeds of this table, which were taken at different times."
 )
 
 
