@@ -52,8 +52,8 @@ GROUPS: dict[str, dict[str, str]] = {
             "baseline's own cell, and drift of the machine between the two is in it: trust speedup first.",
         ),
         "replicates": "Fresh processes of the cell that were timed.",
-        "noisy": "true when the processes' medians still lay further apart than the configured share after all repeats. With "
-        "two or three processes the interval can be wide without it: read the interval first.",
+        "noisy": "true when the processes' medians still lay further apart than the configured share after all "
+        "repeats. With two or three processes the interval can be wide without it: read the interval first.",
         "harness_pct": "What our own timing adds to each token, in percent of the usual pause. Should be at most 1.",
         "drift_pct": "How much the machine's own speed moved during the cell, from a fixed calibration loop.",
     },

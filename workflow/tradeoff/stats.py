@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats as scipy_stats
 
 FEW = 8  # replicates below which the interval is Student's t
 FEW_BLOCKS = 20  # the same for blocks of text, whose sizes differ
@@ -178,7 +177,9 @@ def _tails(level: float) -> list[float]:
 
 
 def _t(level: float, degrees: int) -> float:
-    return float(scipy_stats.t.ppf((1 + level) / 2, degrees))
+    from scipy.stats import t  # half a second, which modules that only carry intervals need not spend
+
+    return float(t.ppf((1 + level) / 2, degrees))
 
 
 def _t_interval(values: np.ndarray, level: float) -> tuple[float, float, float]:
@@ -192,7 +193,9 @@ def _bootstrap(statistic, values: np.ndarray, level: float, seed: int) -> tuple[
     """SciPy's percentile bootstrap; NaN for a single value, of which nothing can be said."""
     if len(values) == 1:
         return math.nan, math.nan
-    interval = scipy_stats.bootstrap(
+    from scipy.stats import bootstrap
+
+    interval = bootstrap(
         (values,),
         statistic,
         confidence_level=level,
