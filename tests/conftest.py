@@ -7,10 +7,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import fcntl
 import shutil
+import sys
 
 import pytest
 
 from tests import studies
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """The same random weights in every run: a test that fails fails again."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

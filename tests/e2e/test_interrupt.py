@@ -16,6 +16,8 @@ from tests import studies
 from workflow.tradeoff import files, running
 
 STAGES = {"fetch", "export", "quantize", "measure", "evaluate", "summarize", "decide", "figures", "report"}
+# over before anything of their writing could be seen: killed at sight
+QUICK = {"summarize", "decide", "figures", "report"}
 # tables in which there is no time: equal from run to run
 SAME = ["perplexity", "degradation", "accuracy_drop", "divergence", "generated"]
 
@@ -77,7 +79,7 @@ def killed_in(study: studies.Study, stages: set[str]) -> str | None:
                 continue
             process, stage = begun[0]
             # in the middle of its writing, if that can be seen
-            deadline = time.monotonic() + 1.5
+            deadline = time.monotonic() + (0 if stage in QUICK else 1.5)
             while time.monotonic() < deadline and not partials(study):
                 time.sleep(0.01)
             if process in running.leftovers(study.folder):
