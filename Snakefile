@@ -10,9 +10,6 @@ from snakemake.utils import min_version
 min_version("9.0")
 
 
-report: "report/workflow.rst"
-
-
 include: "workflow/rules/common.smk"
 include: "workflow/rules/fetch.smk"
 include: "workflow/rules/export.smk"
@@ -24,8 +21,15 @@ include: "workflow/rules/decide.smk"
 include: "workflow/rules/report.smk"
 
 
+report: os.path.abspath(f"{RESULTS}/landing.rst")
+
+
 onstart:
     hold_the_folder()
+
+
+onerror:
+    say_why_again()
 
 
 rule all:

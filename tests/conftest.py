@@ -14,6 +14,12 @@ import pytest
 from tests import studies
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file first, which makes the finished study; then what can run meanwhile; then what waits for it."""
+    waiting = {item.path for item in items if "finished" in item.fixturenames}
+    items.sort(key=lambda item: (item.path.name != "test_interrupt.py", item.path in waiting))
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """The same random weights in every run: a test that fails fails again."""

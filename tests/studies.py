@@ -148,7 +148,7 @@ def make(folder: Path, trained: bool = True) -> Study:
             "path": "inputs/corpus.raw",
             "sha256": corpus(inputs / "corpus.raw"),
             "format": "wikitext",
-            "licence": "written for the tests",
+            "license": "written for the tests",
         },
         "measure": {"replicates": 2, "prompt_tokens": 8, "new_tokens": 6, "study_runs": 1, "rounds": 1},
         "evaluate": {

@@ -268,7 +268,7 @@ def quality(model, variant, baseline, fault, seed, where=ENVIRONMENT) -> tuple[d
     head = {
         "schema": 1, "study": "synthetic", "model": model, "variant": variant, "baseline": baseline,
         "status": "ok", "reason": "",
-        "corpus": {"name": "synthetic-wiki", "sha256": "e" * 64, "licence": "CC BY-SA 3.0"},
+        "corpus": {"name": "synthetic-wiki", "sha256": "e" * 64, "license": "CC BY-SA 3.0"},
         "environment": where,
     }  # fmt: skip
     if fault == "random":

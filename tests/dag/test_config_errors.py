@@ -31,6 +31,12 @@ def test_a_bad_config_is_one_line(unread, key, value, words):
     assert not unread.results.exists() and not (unread.folder / "results" / "demo").exists()
 
 
+def test_a_key_that_stands_twice_is_one_line(unread):
+    unread.edit("config/tiny.yaml", lambda text: f"{text}\nthreads: 1\n")
+    assert "config/tiny.yaml" in (line := studies.only_error(unread.snakemake("--dry-run", check=False)))
+    assert "threads stands there twice" in line
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

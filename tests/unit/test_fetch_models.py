@@ -131,6 +131,11 @@ def test_a_model_of_another_kind_is_refused(models, tmp_path):
         refused("model", source, tmp_path, str(folder), words)
     (folder / "config.json").write_text("{")
     refused("model", source, tmp_path, "config.json", "not JSON")
+    # what it is comes before what it lacks
+    (folder / "config.json").write_text(json.dumps({"model_type": "vit"}))
+    (folder / "tokenizer.json").unlink()
+    (folder / "model.safetensors").unlink()
+    refused("model", source, tmp_path, "not a causal")
 
 
 def test_a_checkpoint_that_is_not_whole_is_refused(models, tmp_path):

@@ -13,6 +13,9 @@ class Fake:
     def __init__(self, variant, medians, calls):
         self.variant, self.medians, self.calls = variant, iter(medians), calls
 
+    def warm(self):
+        pass
+
     def run(self, proof=False, study_runs=0):
         self.calls.append((self.variant, proof, study_runs))
         taken = {"samples": [{"ttft_s": 1.0, "itl_s": [next(self.medians)] * 3}], "study": {"samples": []}}
@@ -35,6 +38,17 @@ def test_only_the_first_process_of_the_cell_proves_and_the_studys_protocol_is_pa
     _, calls = run()
     assert [call[1] for call in calls] == [True, False, False, False]
     assert [call[2] for call in calls] == [2, 2, 2, 2]
+
+
+def test_libraries_are_shared_when_the_memory_of_a_process_was_recorded():
+    class Warm(Fake):
+        def warm(self):
+            self.calls.append((f"warm {self.variant}", False, 0))
+
+    calls = []
+    settings = {"replicates": 2, "rounds": 1, "noisy_share": 1, "budget_s": 9, "study_runs": 0}
+    measure.interleave(Warm("c", [1, 1], calls), Warm("b", [1, 1], calls), **settings)
+    assert [name for name, _, _ in calls] == ["c", "warm c", "warm b", "b", "b", "c"]
 
 
 def test_a_noisy_cell_takes_another_round_and_says_whether_it_stayed_noisy():

@@ -1,11 +1,13 @@
 """The report renders from any study, its links resolve, and no hole of the data shows as nan or None."""
 
+import html
 import json
 import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from docutils import core
 
 from tests import synthetic
 from workflow.tradeoff import columns, decide, figures, htmltables, markdown, report, summarize
@@ -14,7 +16,7 @@ from workflow.tradeoff.errors import UserError
 ROOT = Path(__file__).parents[2]
 CONFIG = {
     "study": "synthetic",
-    "corpus": {"name": "wiki", "licence": "CC BY-SA 3.0", "source": "local", "path": "a.txt"},
+    "corpus": {"name": "wiki", "license": "CC BY-SA 3.0", "source": "local", "path": "a.txt"},
 }
 
 
@@ -37,6 +39,7 @@ def make(folder, **options):
         [
             "--tables", str(folder / "tables"), "--figures", str(folder / "figures"),
             "--environment", str(study.environment), "--template", str(ROOT / "report/report.md.j2"),
+            "--landing", str(ROOT / "report/landing.rst.j2"), str(folder / "landing.rst"),
             "--config", json.dumps(CONFIG), "--manifests", *map(str, study.manifests),
             "--commands", "snakemake --cores 1 --configfile config/x.yaml", "--output", str(folder / "report.md"),
         ]
@@ -63,6 +66,20 @@ def test_the_answer_comes_first(path):
     assert lines[0].startswith("# synthetic")
     answer = [line for line in lines[1:10] if re.match(r"\d\. ", line)]
     assert len(answer) == 5 and any("tiny-a/" in line for line in answer)
+
+
+def test_the_html_opens_with_the_same_answer(path):
+    page = core.publish_parts(path.with_name("landing.rst").read_text(), writer="html")["body"]
+    text = html.unescape(re.sub(r"<[^>]+>", "", page))
+    answer = [line.partition(" ")[2] for line in path.read_text().splitlines()[1:10] if re.match(r"\d\. ", line)]
+    assert len(answer) == 5 and all(line in text for line in answer)
+
+
+def test_the_peak_is_the_higher_one(path):
+    frame = pd.read_csv(path.parent / "tables/summary.csv")
+    shown = report.main_table(frame, {"scenarios": []})["whole_peak_mb"]
+    ok = frame["status"] == "ok"
+    assert (shown[ok] >= frame.loc[ok, "peak_mb"]).all() and (shown[ok] >= frame.loc[ok, "load_peak_mb"]).all()
 
 
 def test_a_scenario_table_for_each_model(path):

@@ -7,7 +7,7 @@ from workflow.tradeoff import cells, summarize, unscored
 
 def test_every_output_says_not_applicable(tmp_path):
     corpus = tmp_path / "corpus.json"
-    corpus.write_text(json.dumps({"name": "bridge", "sha256": "0" * 64, "licence": "none", "rows": []}))
+    corpus.write_text(json.dumps({"name": "bridge", "sha256": "0" * 64, "license": "none", "rows": []}))
     variants = ("torch-fp32", "onnx-int8")
     outputs = [tmp_path / "quality" / "random" / f"{variant}.json" for variant in variants]
     flags = ["--study", "s", "--baselines", "torch-fp32", "torch-fp32", "--corpus", str(corpus)]

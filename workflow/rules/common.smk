@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 from snakemake.utils import validate
@@ -18,18 +19,21 @@ from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.variants import VARIANTS
 
 
-def default_config():
-    """The embedded default's path; a file that cannot be read as one ends the run in one line."""
+def readable(path):
+    """The path of a config again; a file that cannot be read as one ends the run in one line."""
     try:
-        return study_config.readable("config/config.yaml")
+        return study_config.readable(path)
     except UserError as error:
         sys.exit(f"error: {error}")
 
 
+for path in workflow.config_settings.configfiles:
+    readable(path)
+
 # A user's --configfile stands in for the embedded default; --config values are laid over either.
 if not workflow.config_settings.configfiles:
 
-    configfile: default_config()
+    configfile: readable("config/config.yaml")
 
 
 def checked(config):
@@ -90,11 +94,18 @@ def engine_code(*stages):
 
 def hold_the_folder():
     """Let no second run work in this folder, and no stage that a killed run left behind."""
-    global held
+    global held, begun
     try:
+        begun = time.time()
         held = running.hold(Path(".snakemake/run.lock"), Path.cwd())
     except UserError as error:
         sys.exit(f"error: {error}")
+
+
+def say_why_again():
+    """Say at the end, below what Snakemake says of a failed job, the line in which its stage named cause and remedy."""
+    for line in running.last_words(Path(RESULTS) / "logs", since=begun):
+        print(line, file=sys.stderr)
 
 
 def folder_of(path):

@@ -6,7 +6,7 @@ INPUTS:
 OUTPUTS:
     {results}/preflight.json             on a GPU: the card, its driver and torch's build, which fit
     {results}/models/{model}/            safetensors, tokenizer, manifest.json
-    {results}/corpus/{corpus}.json       rows, documents, licence
+    {results}/corpus/{corpus}.json       rows, documents, license
     {results}/environment.json           the machine, the libraries, the code and the config
 """
 

@@ -6,7 +6,7 @@ INPUTS:
 OUTPUTS:
     {results}/figures/{figure}.svg
     {results}/tables/html/{table}.html
-    {results}/report.md
+    {results}/report.md, and landing.rst, the first page of the HTML report
 """
 
 FIGURES = [
@@ -119,13 +119,15 @@ rule report:
         manifests=sorted({f"{artifact(model, variant)}/manifest.json" for model, variant in CELLS}),
         template="report/report.md.j2",
         claims_template="report/claims.md.j2",
+        landing="report/landing.rst.j2",
     output:
-        report(
+        markdown=report(
             f"{RESULTS}/report.md",
             caption="../../report/report.rst",
             category="Answer",
             labels={"result": "report (text)"},
         ),
+        landing=f"{RESULTS}/landing.rst",
     log:
         f"{RESULTS}/logs/report.log",
     benchmark:
@@ -146,10 +148,11 @@ rule report:
         --decision {input.decision:q} \\
         --environment {input.environment:q} \\
         --template {input.template:q} \\
+        --landing {input.landing:q} {output.landing:q} \\
         --config {params.config:q} \\
         --manifests {input.manifests:q} \\
         --diagnoses {input.diagnoses:q} \\
         --commands {params.commands:q} \\
-        --output {output:q} \\
+        --output {output.markdown:q} \\
         2> >(tee {log:q} >&2)
         """

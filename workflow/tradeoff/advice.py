@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from workflow.tradeoff import scenarios, tree
-from workflow.tradeoff.scenarios import Scenario, answer, cite, short
+from workflow.tradeoff.scenarios import Scenario, accuracy, answer, cite, short
 from workflow.tradeoff.variants import VARIANTS
 
 SIZES = {"small": "Small (<1B)", "medium": "Medium (1-6B)", "large": "Large (>6B)"}
@@ -95,8 +95,8 @@ def hardware(rows: Sequence[Mapping], machine: str) -> list[dict]:
             continue
         fastest = max(usable, key=lambda row: row["speedup"])
         smallest = min(usable, key=lambda row: row["memory_mb"])
-        text = f"Fastest {cite(fastest)} ({short(fastest, 'speed')}). "
-        text += f"Smallest {cite(smallest)} ({short(smallest, 'memory')})."
+        text = f"Fastest {cite(fastest)} ({short(fastest, 'speed')}{accuracy(fastest)}). "
+        text += f"Smallest {cite(smallest)} ({short(smallest, 'memory')}{accuracy(smallest)})."
         avoid = [row for row in usable if row["speed_verdict"] == "slower" and row["memory_reduction_pct"] <= 0]
         slow = [row for row in usable if row["speed_verdict"] == "slower" and row["memory_reduction_pct"] > 0]
         if avoid:

@@ -36,10 +36,22 @@ NEEDED = {
 }
 
 
+class _OneOfEach(yaml.SafeLoader):
+    """A loader that refuses a key which stands twice in a mapping; YAML's silently takes the last one."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for index, key in enumerate(keys):
+            if key in keys[:index]:
+                mark = node.value[index][0].start_mark
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key} stands there twice", mark)
+        return super().construct_mapping(node, deep)
+
+
 def readable(path: str) -> str:
     """``path`` again, when a YAML mapping can be read there; UserError says what is wrong and in which line."""
     try:
-        found = yaml.safe_load(Path(path).read_text())
+        found = yaml.load(Path(path).read_text(), Loader=_OneOfEach)
     except OSError as error:
         raise UserError(
             f"{path} cannot be read ({error.strerror}): put it back, or name another with --configfile"

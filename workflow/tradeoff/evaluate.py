@@ -152,7 +152,7 @@ def opened(args, corpus: dict) -> dict:
         "baseline": args.baseline,
         "status": "ok",
         "reason": "",
-        "corpus": {key: corpus[key] for key in ("name", "sha256", "licence")},
+        "corpus": {key: corpus[key] for key in ("name", "sha256", "license")},
         "conventions": {},
         "divergence": None,
         "generated": [],

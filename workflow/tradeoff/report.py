@@ -7,6 +7,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def manifests(paths: Sequence[Path | str]) -> list[dict]:
             {
                 "artifact": folder,
                 "source": source_words(data.get("source") or {}),
-                "licence": data.get("license"),
+                "license": data.get("license"),
                 "digest": data["digest"],
                 "made_from": data.get("made_from"),
                 "files_mb": sum(entry["bytes"] for entry in data["files"].values()) / 1e6,
@@ -84,7 +85,9 @@ def diagnoses(paths: Sequence[Path | str]) -> list[dict]:
 
 
 def main_table(summary: pd.DataFrame, decision: Mapping) -> pd.DataFrame:
-    """The summary with ``best_for``, the scenarios that a cell won, and ``state``, its status, maybe noisy."""
+    """The summary with ``best_for``, the scenarios that a cell won, ``state``, its status, maybe noisy, and
+    ``whole_peak_mb``, the higher of the peaks while loading and while decoding.
+    """
     won: dict[tuple[str, str], list[str]] = {}
     for entry in decision["scenarios"]:
         won.setdefault((entry["model"], entry["winner"]), []).append(entry["scenario"])
@@ -92,6 +95,7 @@ def main_table(summary: pd.DataFrame, decision: Mapping) -> pd.DataFrame:
     noisy = summary["noisy"].astype(str).str.lower() == "true"
     return summary.assign(
         best_for=[", ".join(won.get(cell, [])) or None for cell in cells],
+        whole_peak_mb=summary[["load_peak_mb", "peak_mb"]].max(axis=1),
         state=summary["status"].str.replace("_", " ") + noisy.map({True: ", noisy", False: ""}),
     )
 
@@ -211,8 +215,13 @@ def render(template: Path, values: Mapping) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"table": markdown.table, "number": markdown.number, "text": markdown.text}
+    environment.filters |= {"table": markdown.table, "number": markdown.number, "text": markdown.text, "rst": rst}
     return environment.get_template(template.name).render(**values)
+
+
+def rst(text: str) -> str:
+    """Text as reStructuredText shows it: what would be markup is escaped."""
+    return re.sub(r"([\\*`|_])", r"\\\1", text)
 
 
 def _json(text: str) -> dict:
@@ -229,6 +238,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--decision", type=Path, metavar="FILE", help="default: decision.json among the tables")
     parser.add_argument("--environment", required=True, type=Path, metavar="FILE")
     parser.add_argument("--template", required=True, type=Path, metavar="FILE", help="report/report.md.j2")
+    parser.add_argument("--landing", nargs=2, type=Path, metavar=("TEMPLATE", "FILE"), help="the HTML's first page")
     parser.add_argument("--config", required=True, metavar="JSON", help="the study's config")
     parser.add_argument("--manifests", nargs="*", default=[], metavar="FILE", help="of models and ONNX artifacts")
     parser.add_argument("--diagnoses", nargs="*", default=[], metavar="FILE", help="what diagnose wrote of each cell")
@@ -236,9 +246,11 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--output", required=True, type=Path, metavar="FILE")
     options = parser.parse_args(argv)
     options.config = _json(options.config)
-    text = render(options.template, context(options))
-    with atomic_file(options.output) as temporary:
-        temporary.write_text(text)
+    values = context(options)
+    for template, output in [(options.template, options.output), *([options.landing] if options.landing else [])]:
+        text = render(template, values)
+        with atomic_file(output) as temporary:
+            temporary.write_text(text)
 
 
 if __name__ == "__main__":

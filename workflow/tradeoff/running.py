@@ -43,6 +43,15 @@ def hold(lock: Path, folder: Path) -> TextIO:
     return held
 
 
+def last_words(logs: Path, since: float) -> list[str]:
+    """The last line of each log that was written after ``since``, in seconds of the epoch, and ends in an error."""
+    found = []
+    for log in sorted(logs.rglob("*.log")):
+        if log.stat().st_mtime >= since and (lines := log.read_text(errors="replace").splitlines()):
+            found += [lines[-1]] if lines[-1].startswith("error: ") else []
+    return found
+
+
 def leftovers(folder: Path) -> dict[int, str]:
     """Processes other than this one that run a stage in ``folder``: id and name of the stage."""
     found = {}

@@ -180,7 +180,8 @@ def answer(rows: Sequence[Mapping], scenario: Scenario) -> dict:
         found |= {name: None if math.isnan(admitted[0][name]) else admitted[0][name] for name in names}
     found["gives"] = short(admitted[0], scenario.objective) if admitted else None
     found["margin"] = margin(found)
-    found["mind"] = peak_warning(admitted[0], scenario) if admitted else None
+    minds = [warning(admitted[0], scenario) for warning in (peak_warning, accuracy_warning)] if admitted else []
+    found["mind"] = "; ".join(filter(None, minds)) or None
     found["cell"] = cell(found)
     found["text"] = sentence(found, admitted, scenario)
     return found
@@ -239,6 +240,14 @@ def peak_warning(best: Mapping, scenario: Scenario) -> str | None:
     return f"the whole process peaked at {peak:.2f} GB: libraries and loading count where the limit does"
 
 
+def accuracy_warning(best: Mapping, scenario: Scenario) -> str | None:
+    """Where accuracy was lost and no limit asked about it."""
+    asked = scenario.max_degradation_pct is not None or scenario.undetectable or scenario.objective == "quality"
+    if asked or best["quality_verdict"] != "worse":
+        return None
+    return f"its perplexity is worse by {number(best['degradation_pct'])}%, and no limit was set on that"
+
+
 def sentence(found: Mapping, admitted: Sequence[Mapping], scenario: Scenario) -> str:
     """The answer in full, for the terminal: the report has these figures in its tables."""
     if not admitted:
@@ -271,6 +280,13 @@ def figures(row: Mapping) -> str:
     return ", ".join(parts)
 
 
+def accuracy(row: Mapping) -> str:
+    """The change of a cell's perplexity, as an addition to another figure; empty for the baseline, or if not scored."""
+    if row["variant"] == row["baseline"] or math.isnan(row["degradation_pct"]):
+        return ""
+    return f", perplexity {row['degradation_pct']:+.3g}%"
+
+
 def short(row: Mapping, objective: str) -> str:
     """The figure of a cell that an objective is about: its speed, memory or perplexity; speed and memory of balanced.
 
@@ -284,5 +300,5 @@ def short(row: Mapping, objective: str) -> str:
     if objective == "memory":
         return f"{number(row['memory_mb'])} MB"
     if objective == "quality" and not math.isnan(row["degradation_pct"]):
-        return f"perplexity {row['degradation_pct']:+.3g}%"
+        return accuracy(row).removeprefix(", ") or "the baseline"
     return f"{speed}, {number(row['memory_mb'])} MB"

@@ -19,7 +19,7 @@ SHOWN = {
     "speedup": ("speedup", 2),
     "ttft_ms": ("TTFT ms", 1),
     "weight_mb": ("weights MB", 0),
-    "peak_mb": ("peak MB", 0),
+    "whole_peak_mb": ("peak MB", 0),
     "perplexity": ("perplexity", 2),
     "degradation_pct": ("ppl change %", 1),
     "same_top_pct": ("same top %", 1),
@@ -29,7 +29,11 @@ SHOWN = {
 
 
 def table(summary: pd.DataFrame) -> str:
-    """The summary's main columns as text; an absent figure is empty, and a cell's status says why."""
+    """The summary's main columns as text; an absent figure is empty, and a cell's status says why.
+
+    Of the peaks while loading and while decoding, the higher one is shown.
+    """
+    summary = summary.assign(whole_peak_mb=summary[["load_peak_mb", "peak_mb"]].max(axis=1))
     columns = {head: _cells(summary[name], digits) for name, (head, digits) in SHOWN.items()}
     align = ["left" if digits is None else "right" for _, digits in SHOWN.values()]
     return tabulate(columns, headers="keys", colalign=align, disable_numparse=True)

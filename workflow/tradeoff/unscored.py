@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
                 "baseline": baseline,
                 "status": "not_applicable",
                 "reason": REASON,
-                "corpus": {key: corpus[key] for key in ("name", "sha256", "licence")},
+                "corpus": {key: corpus[key] for key in ("name", "sha256", "license")},
                 "conventions": {},
                 "divergence": None,
                 "generated": [],

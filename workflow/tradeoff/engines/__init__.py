@@ -16,5 +16,15 @@ def load(variant: Variant, artifact: Path, model: Path, device: str, threads: in
     """
     if device not in variant.devices:
         raise CellFailure("unsupported", f"{variant.name} runs on {' or '.join(variant.devices)}, not on {device}")
-    module = importlib.import_module(f"workflow.tradeoff.engines.{variant.engine}")
-    return module.load(variant, artifact, model, device, threads)
+    return _module(variant).load(variant, artifact, model, device, threads)
+
+
+def warm(variant: Variant, artifact: Path) -> None:
+    """Import what loading ``artifact`` imports beside its engine, for processes that are forked off; load nothing."""
+    module = _module(variant)
+    if hasattr(module, "warm"):
+        module.warm(variant, artifact)
+
+
+def _module(variant: Variant):
+    return importlib.import_module(f"workflow.tradeoff.engines.{variant.engine}")

@@ -128,9 +128,12 @@ def adopt(source: Path, target: Path, *, dtype: str, what: str) -> str:
     """
     import torch
 
-    names = wanted((path.name for path in source.iterdir()), what)
-    config = read_config(source, what)
-    causal = model_class(config, what)
+    present = {path.name for path in source.iterdir()}
+    if "config.json" in present:
+        # a model of another kind is told so before anything that it may lack
+        config = read_config(source, what)
+        causal = model_class(config, what)
+    names = wanted(present, what)
     found = [source / name for name in names if name.endswith((".safetensors", ".bin"))]
     state = read_weights(found, what)
     stored = dtype_of(state)

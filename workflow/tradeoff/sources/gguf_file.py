@@ -1,5 +1,8 @@
 """A .gguf file into float32 safetensors and a tokenizer: weights by transformers' GGUF reader."""
 
+import contextlib
+import functools
+from collections.abc import Iterator
 from pathlib import Path
 
 from workflow.tradeoff import facts, files
@@ -37,6 +40,20 @@ def metadata(path: Path, what: str) -> dict:
         ) from error
 
 
+@contextlib.contextmanager
+def read_once() -> Iterator[None]:
+    """Within, gguf reads a file, and lists an architecture's names, once: transformers asks 3 and 397 times."""
+    import gguf
+
+    before = gguf.GGUFReader, gguf.get_tensor_name_map
+    gguf.GGUFReader, gguf.get_tensor_name_map = map(functools.cache, before)
+    try:
+        yield
+    finally:
+        gguf.GGUFReader, gguf.get_tensor_name_map = before
+
+
+@read_once()
 def convert(path: Path, folder: Path, *, dtype: str, what: str) -> dict:
     """Write the model and tokenizer of a GGUF file into ``folder`` as safetensors in ``dtype``; return its metadata.
 
@@ -57,7 +74,6 @@ def convert(path: Path, folder: Path, *, dtype: str, what: str) -> dict:
     save_tokenizer(pairs, path, folder, what)
     width = torch.finfo(getattr(torch, dtype)).bits // 8
     files.check_disk(folder, width * facts.of_config(config)["parameters"], f"{what} as {dtype}")
-    # the config is given, or the file's metadata would be read once more, for seconds
     model, report = causal.from_pretrained(
         path.parent, config=config, gguf_file=path.name, dtype=getattr(torch, dtype), output_loading_info=True
     )
