@@ -5,6 +5,7 @@ python -m docs.refresh results/demo          (make docs)
 
 import re
 import shutil
+import textwrap
 from pathlib import Path
 
 import pandas as pd
@@ -26,14 +27,15 @@ def facts(results: Path) -> str:
     rows, resources = decide.read(results / "tables")
     seconds = sum(pd.read_csv(path, sep="\t")["s"].iloc[0] for path in (results / "benchmarks").rglob("*.tsv"))
     peaks = resources.set_index("rule")[["peak_rss_mb", "peak_over_fp32_weights"]].groupby(level=0).max()
-    memory = " and ".join(
-        f"{name} at {1e-3 * peaks.loc[rule, 'peak_rss_mb']:.2f} GB of resident memory, "
-        f"{peaks.loc[rule, 'peak_over_fp32_weights']:.1f} times the float32 weights"
-        for rule, name in (("export", "the export peaked"), ("quantize", "quantization"))
+    export, quantize = (
+        f"{peaks.loc[rule, 'peak_rss_mb'] / 1e3:.2f} GB ({peaks.loc[rule, 'peak_over_fp32_weights']:.1f} times"
+        for rule in ("export", "quantize")
     )
-    return (
+    return textwrap.fill(
         f"That run, on {decide.machine(rows, read_json(results / 'environment.json'))}: {len(rows)} cells, "
-        f"{seconds / 60:.1f} minutes of jobs, installation apart; {memory}."
+        f"{seconds / 60:.1f} minutes of jobs, installation apart. Peaks of resident memory: export {export} the "
+        f"float32 weights), quantization {quantize}).",
+        width=120,
     )
 
 
