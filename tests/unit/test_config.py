@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from workflow.tradeoff import config
+from workflow.tradeoff import config, fetch
 from workflow.tradeoff.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +27,7 @@ def filled(changes=()):
     """A valid config with its defaults, and changes {dotted path: value} made to it."""
     base = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
     base.setdefault("measure", {}).setdefault("prompt_tokens", 32)
+    base.setdefault("decide", {}).setdefault("scenarios", {"fast": {"objective": "speed"}})
     base = copy.deepcopy(base)
     for path, value in dict(changes).items():
         place, *keys = base, *path.split("/")
@@ -88,9 +89,16 @@ def test_the_documented_scenarios_are_the_default_ones():
 
 
 def test_a_source_needs_what_is_documented():
-    needs = re.findall(r"^\| `(\w+)` \| (`[^|]+`) \| `[^|]+` \|$", DOCUMENTED, re.MULTILINE)
-    said = [(source, tuple(re.findall(r"`(\w+)`", keys))) for source, keys in needs]
-    assert said == [entry for kind in config.NEEDED.values() for entry in kind.items()]
+    rows = re.findall(r"^\| `(\w+)` \| (`[^|]+`) \| (`[^|]+`) \|$", DOCUMENTED, re.MULTILINE)
+    for column, keys in enumerate((config.NEEDED, config.OPTIONAL), start=1):
+        said = [(row[0], tuple(re.findall(r"`(\w+)`", row[column]))) for row in rows]
+        assert said == [entry for kind in keys.values() for entry in kind.items()]
+
+
+def test_what_a_source_may_have_is_what_fetch_takes():
+    for kind, taken in (("models", fetch.MODEL_KEYS), ("corpus", fetch.CORPUS_KEYS)):
+        for source, (needed, optional) in taken.items():
+            assert {*config.NEEDED[kind][source], *config.OPTIONAL[kind][source]} == needed | optional
 
 
 @pytest.mark.parametrize(("path", "part"), list(paths(SCHEMA)))
@@ -139,6 +147,19 @@ MODEL = "models/smollm2-135m"
         ({"models": {7: {"source": "local", "path": "x"}}}, ["models.7", "quotes"]),
         ({"models/h": {"source": "hub", "repo": "a/b", "revision": "main"}}, ["h.revision", "'main'", "40 hex digits"]),
         ({"measure/replicates": 1}, ["replicates"]),
+        ({"decide/scenarios": {}}, ["scenarios", "at least one"]),
+        ({"decide/scenarios/s": {"objective": "speed", "max_degradation_pct": float("nan")}}, ["s.max_d", "finite"]),
+        ({"measure/budget_s": float("inf")}, ["measure.budget_s", "finite"]),
+        (
+            {"decide/scenarios/s": {"objective": "speed", "min_parameters": 9, "max_parameters": 8}},
+            ["scenarios.s", "above max_parameters"],
+        ),
+        ({"measure/replicates": 3.0}, ["measure.replicates", "an integer"]),
+        ({"study": "demo\n"}, ["study", "line break"]),
+        ({"models": {"a" * 101: {"source": "local", "path": "x"}}}, ["aaa", "at most 100"]),
+        ({f"{MODEL}/path": "/data"}, ["path", "source pypi has no such key", "remove it"]),
+        ({"models/l": {"source": "local", "path": ""}}, ["l.path"]),
+        ({"variants": ["torch-fp32", "torch-fp32"]}, ["torch-fp32", "twice"]),
         ({"container": {"image": "docker://name:latest"}}, ["container.image", "@sha256"]),
         (
             {"models/r": {"source": "random", "seed": 0, "architecture": {"n_positions": 40}}},
@@ -158,6 +179,12 @@ def test_a_key_that_stands_twice_is_no_yaml(tmp_path):
     path.write_text("study: a\nmodels:\n  m: {path: x}\n  n: {path: x}\n  m: {path: y}\n")
     with pytest.raises(UserError, match=r"c.yaml line 5 .*the key m stands there twice"):
         config.readable(str(path))
+
+
+def test_text_that_is_not_utf_8_is_said(tmp_path):
+    (tmp_path / "c.yaml").write_bytes(b"study: caf\xe9\n")
+    with pytest.raises(UserError, match=r"c\.yaml is not UTF-8"):
+        config.readable(str(tmp_path / "c.yaml"))
 
 
 def test_the_baseline_comes_first():

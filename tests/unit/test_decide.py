@@ -121,6 +121,39 @@ def test_lost_accuracy_that_no_limit_asks_about_is_said(rows, decision):
         assert "perplexity" in entry["advice"] or all(row["variant"] == row["baseline"] for row in named)
 
 
+def test_the_smallest_weights_in_the_largest_process_are_said(rows):
+    own = [row for row in rows if row["model"] == "tiny-a" and row["variant"] in ("bnb-nf4", "torch-fp32")]
+    large = [{**row, "peak_mb": 9e3 if row["variant"] == "bnb-nf4" else 2e3} for row in own]
+    words = "the whole process peaked at 9.00 GB, the baseline's at 2.00"
+    assert words in scenarios.answer(large, Scenario("s", "memory"))["mind"]
+    assert "peaked" not in scenarios.answer(own, Scenario("s", "memory"))["mind"]
+
+
+def test_a_late_first_token_is_said(rows):
+    own = [{**row, "ttft_ratio": 3.1, "ttft_ratio_low": 2.9} for row in rows if row["model"] == "tiny-a"]
+    assert "first token takes 3.1× the baseline's" in scenarios.answer(own, Scenario("s", "speed"))["mind"]
+    late = [{**row, "ttft_ratio_low": 0.9} for row in own]
+    assert "first token" not in (scenarios.answer(late, Scenario("s", "speed"))["mind"] or "")
+
+
+def test_a_level_merit_is_told_apart_by_speed():
+    rows = [cell("a", 1.0, 500, 0.0, width=0), cell("b", 2.0, 600, 9e-8, width=0)]
+    assert [row["variant"] for row in scenarios.ranked(rows, Scenario("s", "quality"))] == ["b", "a"]
+
+
+def test_what_rounding_moves_is_no_degradation():
+    slow, base = cell("slow", 0.5, 600, 0.0, width=0.02), cell("base", 1.0, 500, 0.0, width=0.0)
+    slow |= {"delta_nll": 1e-8, "delta_nll_low": -6e-8, "delta_nll_high": 8e-8}
+    base |= {"delta_nll": 0.0, "delta_nll_low": 0.0, "delta_nll_high": 0.0}
+    assert [line["on_front"] for line in pareto.front([slow, base])] == ["no", "yes"]
+
+
+def test_a_measured_size_that_no_scenario_is_about_is_not_called_unmeasured(rows, folder):
+    found = decide.decide(rows, decide.read(folder)[1], [Scenario("s", min_parameters=1e15)])
+    said = {entry["model_size"]: entry["optimal_variant"] for entry in found["selection_matrix"]}
+    assert said["Small (<1B)"] == "not about this size" and said["Large (>6B)"] == "not measured"
+
+
 def test_scenarios_know_their_sizes(decision):
     asked = {(entry["scenario"], entry["model"]) for entry in decision["scenarios"]}
     assert ("small-model", "tiny-a") in asked and ("small-model", "medium-c") not in asked
@@ -132,6 +165,9 @@ def test_scenarios_know_their_sizes(decision):
         ({"s": {"objektive": "speed"}}, "unknown key objektive"),
         ({"s": {"objective": "fun"}}, "unknown objective 'fun'"),
         ({"s": {"objective": "speed", "memory": "disk"}}, "weights or peak"),
+        ({"s": {"objective": "speed", "max_degradation_pct": math.nan}}, "max_degradation_pct is nan: give a number"),
+        ({"s": {"objective": "speed", "max_memory_gb": "4"}}, "max_memory_gb is '4'"),
+        ({"s": 3}, "s is 3: give an objective"),
     ],
 )
 def test_bad_scenarios_are_one_line(data, words):

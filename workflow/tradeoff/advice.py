@@ -1,7 +1,7 @@
 """Advice from the measured cells: the study's matrix, tree, hardware, costs and use cases, each citing its cells."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import pandas as pd
 
@@ -37,10 +37,9 @@ def concerns(scenario: Scenario, parameters: float) -> bool:
     return (scenario.min_parameters or 0) <= parameters <= (scenario.max_parameters or math.inf)
 
 
-def matrix(answers: Sequence[Mapping], names: Sequence[str]) -> list[dict]:
+def matrix(answers: Sequence[Mapping], names: Sequence[str], measured: Collection[str]) -> list[dict]:
     """Size class × scenario: the answers of the models of that class, or that none was measured."""
     table = []
-    measured = {entry["size_class"] for entry in answers}
     for size, label in SIZES.items():
         if size not in measured:
             table.append({"model_size": label, "scenario": "any", "optimal_variant": tree.NOT_MEASURED})

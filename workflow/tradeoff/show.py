@@ -33,7 +33,11 @@ def table(summary: pd.DataFrame) -> str:
 
     Of the peaks while loading and while decoding, the higher one is shown.
     """
-    summary = summary.assign(whole_peak_mb=summary[["load_peak_mb", "peak_mb"]].max(axis=1))
+    noisy = summary["noisy"].astype(str).str.lower() == "true"
+    summary = summary.assign(
+        whole_peak_mb=summary[["load_peak_mb", "peak_mb"]].max(axis=1),
+        status=summary["status"] + noisy.map({True: ", noisy", False: ""}),
+    )
     columns = {head: _cells(summary[name], digits) for name, (head, digits) in SHOWN.items()}
     align = ["left" if digits is None else "right" for _, digits in SHOWN.values()]
     return tabulate(columns, headers="keys", colalign=align, disable_numparse=True)
