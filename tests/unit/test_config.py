@@ -174,11 +174,16 @@ def test_a_mistake_is_one_line_with_the_key_and_a_remedy(changes, words):
         assert word in line, line
 
 
-def test_a_key_that_stands_twice_is_no_yaml(tmp_path):
+def test_a_key_that_stands_twice_is_refused(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("study: a\nmodels:\n  m: {path: x}\n  n: {path: x}\n  m: {path: y}\n")
-    with pytest.raises(UserError, match=r"c.yaml line 5 .*the key m stands there twice"):
+    with pytest.raises(UserError, match=r"c.yaml line 5: the key m stands there twice"):
         config.readable(str(path))
+    # a merge is none, nor what stands in two mappings
+    path.write_text(
+        "a: &a {path: x, seed: 1}\nb: &b {<<: *a, path: y}\nc: {<<: *b, path: z}\nd: [{path: 1}, {path: 1}]\n"
+    )
+    assert config.readable(str(path)) == str(path)
 
 
 def test_text_that_is_not_utf_8_is_said(tmp_path):

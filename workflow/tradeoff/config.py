@@ -55,22 +55,27 @@ OPTIONAL = {
 COMMON = {"models": ("source", "variants", "baseline"), "corpus": ("source", "name")}
 
 
-class _OneOfEach(yaml.SafeLoader):
-    """A loader that refuses a key which stands twice in a mapping; YAML's silently takes the last one."""
-
-    def construct_mapping(self, node, deep=False):
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for index, key in enumerate(keys):
-            if key in keys[:index]:
-                mark = node.value[index][0].start_mark
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key} stands there twice", mark)
-        return super().construct_mapping(node, deep)
+def _check_once(node, path: str) -> None:
+    """Raise UserError for a key that stands twice in a mapping of composed YAML, which silently takes the last one."""
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                line = key.start_mark.line + 1
+                raise UserError(f"{path} line {line}: the key {key.value} stands there twice: remove one of the two")
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+    parts = node.value if isinstance(node, yaml.CollectionNode) else []
+    for part in parts:
+        for child in part if isinstance(part, tuple) else (part,):
+            _check_once(child, path)
 
 
 def readable(path: str) -> str:
     """``path`` again, when a YAML mapping can be read there; UserError says what is wrong and in which line."""
     try:
-        found = yaml.load(Path(path).read_text(), Loader=_OneOfEach)
+        text = Path(path).read_text(encoding="utf-8")
+        found = yaml.safe_load(text)
+        _check_once(yaml.compose(text), path)
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text: save it as such") from None
     except OSError as error:
