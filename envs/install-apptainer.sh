@@ -81,6 +81,11 @@ capabilities='"CAP_CHOWN","CAP_DAC_OVERRIDE","CAP_FOWNER","CAP_FSETID","CAP_KILL
 echo "{\"users\":{\"root\":[$capabilities,\"CAP_MKNOD\",\"CAP_SETFCAP\",\"CAP_SYS_CHROOT\"]}}" \
     > "$new/etc/apptainer/capability.json"
 
+# A bind of a file that is not there ends every container: a Debian without tzdata has no /etc/localtime.
+for path in /etc/localtime /etc/hosts; do
+    [[ -e $path ]] || sed -i "\\|^bind path = $path\$|d" "$new/etc/apptainer/apptainer.conf"
+done
+
 rm -rf "$prefix"
 mv "$new" "$prefix"
 "$prefix/bin/apptainer" --version
