@@ -269,6 +269,12 @@ def test_the_answer_has_five_lines_and_every_number_is_finite(decision, folder):
     assert "NaN" not in (folder / "decision.json").read_text()
 
 
+def test_the_only_model_is_not_repeated_after_each_variant(rows, folder):
+    own = [{**row, "speed_verdict": "slower"} for row in rows if row["model"] == "tiny-a"]
+    found = decide.decide(own, decide.read(folder)[1], [Scenario("s")])["answer"][-1]
+    assert "onnx-int8" in found and "(tiny-a" not in found
+
+
 def test_people_get_a_table_without_torch(folder):
     flags = ["--tables", str(folder), "--max-memory-gb", "0.3", "--max-degradation-pct", "6"]
     code = (

@@ -133,9 +133,15 @@ def short_answer(rows: Sequence[Mapping], answers: Sequence[Mapping], found: Map
     failed: dict[str, list[Mapping]] = {}
     for entry in found["failed"]:
         failed.setdefault(entry["status"].replace("_", " "), []).append(entry)
-    without = "; ".join(f"{status}: {advice.by_variant(cells)}" for status, cells in failed.items())
-    lines.append(f"Slower than the baseline: {advice.by_variant(slow)}. Without a figure: {without or 'none'}.")
+    several = len({row["model"] for row in rows}) > 1
+    without = "; ".join(f"{status}: {_names(cells, several)}" for status, cells in failed.items())
+    lines.append(f"Slower than the baseline: {_names(slow, several)}. Without a figure: {without or 'none'}.")
     return lines
+
+
+def _names(cells: Sequence[Mapping], several: bool) -> str:
+    """Cells by their variants, with their models where there are several."""
+    return advice.by_variant(cells) if several else ", ".join(cell["variant"] for cell in cells) or "none"
 
 
 def brief(entry: Mapping) -> str:
