@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tests import synthetic
-from workflow.tradeoff import advice, decide, pareto, scenarios, summarize, tree
+from workflow.tradeoff import advice, decide, pareto, phrases, scenarios, summarize, tree
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.scenarios import Scenario
 
@@ -249,9 +249,9 @@ def test_noise_and_ties_are_in_the_short_form(rows):
     twin = {**own[0], "variant": "torch-bf16", "speed_verdict": "tie"}
     found = scenarios.answer([own[0], twin], Scenario("s", "memory"))
     assert found["margin"] == "a tie, told apart by speed" and "noise" not in found["cell"]
-    assert scenarios.short(twin, "speed") == "1× tie" and scenarios.short(own[0], "speed") == "the baseline"
-    assert scenarios.short(own[0], "balanced").startswith("the baseline, ")
-    assert scenarios.short(own[1], "quality").startswith("perplexity +")
+    assert phrases.short(twin, "speed") == "1× tie" and phrases.short(own[0], "speed") == "the baseline"
+    assert phrases.short(own[0], "balanced").startswith("the baseline, ")
+    assert phrases.short(own[1], "quality").startswith("perplexity +")
 
 
 def test_cells_in_words_stand_together_by_variant():

@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 import pandas as pd
 
 from workflow.tradeoff import scenarios, tree
-from workflow.tradeoff.scenarios import Scenario, accuracy, answer, cite, short
+from workflow.tradeoff.phrases import accuracy, cite, short
+from workflow.tradeoff.scenarios import Scenario, answer
 from workflow.tradeoff.variants import VARIANTS
 
 SIZES = {"small": "Small (<1B)", "medium": "Medium (1-6B)", "large": "Large (>6B)"}
