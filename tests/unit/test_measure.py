@@ -48,7 +48,7 @@ def test_libraries_are_shared_when_the_memory_of_a_process_was_recorded():
     calls = []
     settings = {"replicates": 2, "rounds": 1, "noisy_share": 1, "budget_s": 9, "study_runs": 0}
     measure.interleave(Warm("c", [1, 1], calls), Warm("b", [1, 1], calls), **settings)
-    assert [name for name, _, _ in calls] == ["c", "warm c", "warm b", "b", "b", "c"]
+    assert [name for name, _, _ in calls] == ["c", "warm c", "b", "warm b", "b", "c"]
 
 
 def test_a_noisy_cell_takes_another_round_and_says_whether_it_stayed_noisy():

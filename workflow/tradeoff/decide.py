@@ -148,11 +148,7 @@ def brief(entry: Mapping) -> str:
     """A scenario's answer for the only model: its three figures without intervals, which the table has."""
     if entry["winner"] is None:
         return entry["cell"]
-    speed = f"{number(entry['decode_tokens_per_s'])} tokens/s, "
-    if entry["objective"] in ("memory", "quality"):
-        speed += f"{entry['speedup']:.3g}×, {number(entry['memory_mb'])} MB"
-    else:
-        speed += entry["gives"] if "MB" in entry["gives"] else f"{entry['gives']}, {number(entry['memory_mb'])} MB"
+    speed = f"{number(entry['decode_tokens_per_s'])} tokens/s, {entry['speed']}, {number(entry['memory_mb'])} MB"
     change = "" if entry["degradation_pct"] is None else f", perplexity {entry['degradation_pct']:+.2f}%"
     mind = f"; mind that {entry['mind']}" if entry["mind"] else ""
     return f"{entry['model']}/{entry['winner']} ({speed}{change}{scenarios.rival(entry)}{mind})"

@@ -13,13 +13,13 @@ empty, with its status and reason, and the stage still succeeds: its failure is 
 
 import math
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from transformers import AutoConfig, AutoTokenizer
 
 from workflow.tradeoff import (
+    baselines,
     conventions,
     divergence,
     engines,
@@ -31,48 +31,13 @@ from workflow.tradeoff import (
     scoring,
     shortage,
 )
+from workflow.tradeoff.baselines import Baseline
 from workflow.tradeoff.errors import CellFailure, UserError
 from workflow.tradeoff.prompts import PROMPTS
 from workflow.tradeoff.variants import VARIANTS
 
 # a cell that is worse than guessing, and this many nats worse than its baseline, has not merely lost accuracy
 BEYOND_REASON = 1.0
-
-
-@dataclass
-class Baseline:
-    """What a cell is compared with: the baseline's JSON, its per-token arrays and its compact log-probabilities."""
-
-    quality: dict
-    tokens: dict[str, np.ndarray]
-    recorded: dict[str, np.ndarray]
-
-    def text(self, index: int) -> list[int]:
-        return self.quality["generated"][index]["token_ids"]
-
-
-def read_baseline(path: str) -> Baseline | None:
-    """The three files of a baseline; None without a path, or when the baseline itself has no figures."""
-    if not path:
-        return None
-    quality = files.read_json(path)
-    if quality["status"] != "ok":
-        print(f"the baseline has no figures ({quality['status']}: {quality['reason']}): no divergence from it")
-        return None
-    return Baseline(quality, _load(beside(path, ".npz")), _load(beside(path, ".logprobs.npz")))
-
-
-def beside(path: Path | str, suffix: str) -> Path:
-    """The file that belongs to a quality JSON: its name with ``suffix`` in place of ``.json``."""
-    path = Path(path)
-    return path.with_name(path.name.removesuffix(".json") + suffix)
-
-
-def _load(path: Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        raise UserError(f"{path} is missing beside the baseline's JSON: evaluate the baseline again")
-    with np.load(path) as stored:
-        return dict(stored)
 
 
 def main(argv: list[str]) -> None:
@@ -93,9 +58,9 @@ def apart(argv: list[str]) -> None:
 
 
 def write(args, result: dict, arrays: dict[str, np.ndarray], recorded: dict[str, np.ndarray]) -> None:
-    write_arrays(beside(args.output, ".npz"), arrays)
+    write_arrays(baselines.beside(args.output, ".npz"), arrays)
     if args.variant == args.baseline:
-        write_arrays(beside(args.output, ".logprobs.npz"), recorded)
+        write_arrays(baselines.beside(args.output, ".logprobs.npz"), recorded)
     files.write_json(args.output, result)
 
 
@@ -130,7 +95,7 @@ def evaluate(args) -> tuple[dict, dict[str, np.ndarray], dict[str, np.ndarray]]:
         if is_random(args.model_folder):
             raise CellFailure("not_applicable", "the weights are random: they have speed and memory, but no accuracy")
         prepared = prepare(args, corpus)
-        baseline = read_baseline("" if args.variant == args.baseline else args.baseline_quality)
+        baseline = baselines.read("" if args.variant == args.baseline else args.baseline_quality)
         engine = engines.load(VARIANTS[args.variant], args.artifact, args.model_folder, args.device, args.threads)
         return run(args, engine, prepared, baseline, result)
     except CellFailure as failure:
@@ -201,7 +166,7 @@ def run(args, engine, prepared, baseline: Baseline | None, result: dict):
         label = f"{args.model} {args.variant} {plan.convention}"
         scores = scoring.score(engine, plan, args.batch_tokens, visitor if plan is plans[0] else None, label)
         if baseline:
-            check_paired(plan.convention, scores.token, baseline)
+            baselines.check_paired(plan.convention, scores.token, baseline)
         for key in ("nll", "block", "token"):
             arrays[f"{plan.convention}/{key}"] = getattr(scores, key)
         result["conventions"][plan.convention] = figures(plan, scores)
@@ -240,15 +205,6 @@ def make_visitor(args, plan, baseline: Baseline | None):
             f"the baseline's log-probabilities are of {stored}, not of {plan.convention}: evaluate the baseline again"
         )
     return divergence.Comparison(baseline.recorded)
-
-
-def check_paired(convention: str, tokens: np.ndarray, baseline: Baseline) -> None:
-    """Every comparison is over the same tokens in the same order, or it is none."""
-    if not np.array_equal(tokens, baseline.tokens.get(f"{convention}/token")):
-        raise UserError(
-            f"{convention}: the baseline scored other tokens (another corpus, tokenizer or evaluate setting): "
-            "evaluate the baseline again"
-        )
 
 
 def figures(plan: conventions.Plan, scores: scoring.Scores) -> dict:

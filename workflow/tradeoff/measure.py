@@ -60,7 +60,7 @@ class Runner:
             return result
 
     def warm(self) -> None:
-        """Import here what the next processes would each import, when the first one has shown that it can be."""
+        """Import here what the next processes would each import."""
         from workflow.tradeoff import engines
 
         engines.warm(VARIANTS[self.variant], self.artifact)
@@ -97,9 +97,9 @@ def interleave(cell: Runner, baseline: Runner | None, *, replicates, rounds, noi
                 raise CellFailure(failed.status, f"its baseline, {runner.variant}: {failed.reason}") from failed
             if first:
                 proof = {key: result.pop(key) for key in PROOF}
-                # no later process's memory is recorded, so they may share what is imported here
-                for _, other in runners:
-                    other.warm()
+            if number == 0:
+                # it runs, and the cell's memory is recorded: the next processes may share what is imported here
+                runner.warm()
             taken.append({"role": role, "replicate": number, "order": order, **result})
             print(f"replicate {number + 1}: {runner.variant} ({role})", file=sys.stderr, flush=True)
     count = sum(entry["role"] == "cell" for entry in taken)

@@ -14,7 +14,7 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
-from workflow.tradeoff import columns, errors, launch, markdown
+from workflow.tradeoff import columns, errors, launch, markdown, show
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.files import atomic_file, read_json
 from workflow.tradeoff.scenarios import OBJECTIVES
@@ -85,19 +85,12 @@ def diagnoses(paths: Sequence[Path | str]) -> list[dict]:
 
 
 def main_table(summary: pd.DataFrame, decision: Mapping) -> pd.DataFrame:
-    """The summary with ``best_for``, the scenarios that a cell won, ``state``, its status, maybe noisy, and
-    ``whole_peak_mb``, the higher of the peaks while loading and while decoding.
-    """
+    """The summary as ``show`` tells it, with ``best_for``, the scenarios that a cell won."""
     won: dict[tuple[str, str], list[str]] = {}
     for entry in decision["scenarios"]:
         won.setdefault((entry["model"], entry["winner"]), []).append(entry["scenario"])
     cells = zip(summary["model"], summary["variant"], strict=True)
-    noisy = summary["noisy"].astype(str).str.lower() == "true"
-    return summary.assign(
-        best_for=[", ".join(won.get(cell, [])) or None for cell in cells],
-        whole_peak_mb=summary[["load_peak_mb", "peak_mb"]].max(axis=1),
-        state=summary["status"].str.replace("_", " ") + noisy.map({True: ", noisy", False: ""}),
-    )
+    return show.told(summary).assign(best_for=[", ".join(won.get(cell, [])) or None for cell in cells])
 
 
 def scenario_tables(decision: Mapping) -> dict[str, pd.DataFrame]:

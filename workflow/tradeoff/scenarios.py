@@ -186,6 +186,7 @@ def answer(rows: Sequence[Mapping], scenario: Scenario) -> dict:
         names = ("decode_tokens_per_s", "speedup", "memory_mb", "peak_mb", "load_peak_mb", "degradation_pct")
         found |= {name: None if math.isnan(admitted[0][name]) else admitted[0][name] for name in names}
     found["gives"] = short(admitted[0], scenario.objective) if admitted else None
+    found["speed"] = short(admitted[0], "speed") if admitted else None
     found["margin"] = margin(found)
     found["mind"] = "; ".join(warnings(admitted[0], rows, scenario)) or None if admitted else None
     found["cell"] = cell(found)

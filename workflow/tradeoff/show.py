@@ -24,20 +24,24 @@ SHOWN = {
     "degradation_pct": ("ppl change %", 1),
     "same_top_pct": ("same top %", 1),
     "quality_score": ("text 1-5", 2),
-    "status": ("status", None),
+    "state": ("status", None),
 }
 
 
-def table(summary: pd.DataFrame) -> str:
-    """The summary's main columns as text; an absent figure is empty, and a cell's status says why.
-
-    Of the peaks while loading and while decoding, the higher one is shown.
+def told(summary: pd.DataFrame) -> pd.DataFrame:
+    """The summary with ``whole_peak_mb``, the higher of the peaks while loading and while decoding, and ``state``, the
+    status in words, maybe noisy.
     """
     noisy = summary["noisy"].astype(str).str.lower() == "true"
-    summary = summary.assign(
+    return summary.assign(
         whole_peak_mb=summary[["load_peak_mb", "peak_mb"]].max(axis=1),
-        status=summary["status"] + noisy.map({True: ", noisy", False: ""}),
+        state=summary["status"].str.replace("_", " ") + noisy.map({True: ", noisy", False: ""}),
     )
+
+
+def table(summary: pd.DataFrame) -> str:
+    """The summary's main columns as text; an absent figure is empty, and a cell's status says why."""
+    summary = told(summary)
     columns = {head: _cells(summary[name], digits) for name, (head, digits) in SHOWN.items()}
     align = ["left" if digits is None else "right" for _, digits in SHOWN.values()]
     return tabulate(columns, headers="keys", colalign=align, disable_numparse=True)
