@@ -29,7 +29,7 @@ env: $(HOST) ## The environment alone: . .venv/bin/activate, then snakemake --co
 demo: $(HOST) ## Environment, the default study on this machine, report: results/demo/
 	snakemake --cores $(CORES)
 	snakemake --report results/demo/report.html
-	@python -m workflow.tradeoff.show --tables results/demo/tables
+	@python -m workflow.tradeoff.report.show --tables results/demo/tables
 	@echo
 	@printf '%s\n' "Report:      results/demo/report.md" "As a page:   results/demo/report.html"
 
@@ -45,7 +45,7 @@ test: $(TEST) ## Linters, then unit, DAG and end-to-end tests
 
 compare: $(HOST) ## Two runs side by side: make compare RUNS="results/a results/b"
 	@test "$(words $(RUNS))" = 2 || { echo 'error: name two result folders: make compare RUNS="results/a results/b"' >&2; exit 2; }
-	python -m workflow.tradeoff.compare $(RUNS)
+	python -m workflow.tradeoff.report.compare $(RUNS)
 
 lock: $(TEST) ## Write envs/*.lock from envs/*.in; LOCK=--upgrade takes the newest allowed versions
 	python envs/lock.py $(LOCK)

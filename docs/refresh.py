@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from workflow.tradeoff import decide, errors, show
+from workflow.tradeoff import errors
+from workflow.tradeoff.decide import decision as decide
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.files import read_json
+from workflow.tradeoff.report import show
 
 ROOT = Path(__file__).parent.parent
 

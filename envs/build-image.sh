@@ -126,6 +126,6 @@ else
     run_"$builder" rmi --all --force > /dev/null
 fi
 
-"$work/pip/bin/python" -m workflow.tradeoff.image --flavour "$flavour" --archive "$archive" --lock "$lock" \
+"$work/pip/bin/python" -m workflow.tradeoff.run.image --flavour "$flavour" --archive "$archive" --lock "$lock" \
     --base "$base" --builder "$builder" --level "${SIF_LEVEL:-9}"
 step "done"

@@ -23,7 +23,17 @@ from pathlib import Path
 
 LIBRARIES = ("bitsandbytes", "transformers.models.gpt2.modeling_gpt2", "transformers.models.llama.modeling_llama")
 ENGINES = ("engines.hf", "engines.onnx")
-STAGES = ("sample", "evaluate", "diagnose", "export", "quantize", "fuse", "summarize", "report", "figures")
+STAGES = (
+    "measure.sample",
+    "evaluate.cell",
+    "evaluate.diagnose",
+    "prepare.export",
+    "prepare.quantize",
+    "prepare.fuse",
+    "summarize.build",
+    "report.page",
+    "report.figures",
+)
 BANDWIDTH = 1 << 24  # bytes that are read to measure the memory's bandwidth, which no test here looks at
 
 
@@ -90,7 +100,8 @@ def _stage(job: Job) -> None:
 
 
 def main() -> None:
-    from workflow.tradeoff import fork, roofline
+    from workflow.tradeoff.measure import roofline
+    from workflow.tradeoff.run import fork
 
     for name in (*LIBRARIES, *(f"workflow.tradeoff.{name}" for name in (*ENGINES, *STAGES))):
         importlib.import_module(name)

@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests import tiny
-from workflow.tradeoff import conventions
+from workflow.tradeoff.evaluate import conventions
 
 ROWS = [f"{index} {line}\n" for index in range(6) for line in tiny.TEXT.splitlines()]
 NAMES = ["windows-64", "strided-64-24", "study", "word-64", "llama.cpp"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
-from workflow.tradeoff.sources import byte_tokenizer
+from workflow.tradeoff.fetch.sources import byte_tokenizer
 
 KINDS = ("gpt2", "llama", "llama-untied")
 VOCAB = 320

@@ -30,7 +30,8 @@ import torch
 from transformers import AutoTokenizer
 
 from tests.bench.allocator import keep_freed_memory
-from workflow.tradeoff import conventions, engines, scoring, stats
+from workflow.tradeoff import engines, stats
+from workflow.tradeoff.evaluate import conventions, scoring
 from workflow.tradeoff.variants import VARIANTS
 
 THEIRS, OURS = "lm-eval", "ours"

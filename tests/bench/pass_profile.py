@@ -15,8 +15,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from tests.bench.allocator import keep_freed_memory
-from workflow.tradeoff import engines, scoring
-from workflow.tradeoff.conventions import Plan, Window
+from workflow.tradeoff import engines
+from workflow.tradeoff.evaluate import scoring
+from workflow.tradeoff.evaluate.conventions import Plan, Window
 from workflow.tradeoff.variants import VARIANTS
 
 

@@ -1,4 +1,4 @@
-"""A config that cannot be meant ends Snakemake itself in one line; tests/unit/test_config.py has every such line."""
+"""A config that cannot be meant ends Snakemake itself in one line; unit/run/test_config.py has every such line."""
 
 import pytest
 import yaml

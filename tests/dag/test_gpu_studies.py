@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from tests import studies
-from workflow.tradeoff import preflight
+from workflow.tradeoff.run import preflight
 from workflow.tradeoff.variants import VARIANTS
 
 # rows of the published tables: the study's word, and the variant that stands for it

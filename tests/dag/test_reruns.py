@@ -21,7 +21,7 @@ def test_nothing_to_do_after_a_full_run(study):
 
 
 def test_editing_a_figure_reruns_figures_and_report_only(study):
-    study.edit("workflow/tradeoff/figures.py", append("\n# another colour\n"))
+    study.edit("workflow/tradeoff/report/figures.py", append("\n# another colour\n"))
     planned = set(study.planned())
     figures = {rule for rule in planned if rule.startswith("figure_")}
     assert {"figure_speed", "figure_tradeoff", "report"} <= planned
@@ -29,7 +29,7 @@ def test_editing_a_figure_reruns_figures_and_report_only(study):
 
 
 def test_editing_what_measure_imports_reruns_measure_and_what_follows(study):
-    study.edit("workflow/tradeoff/memory.py", append("\n# another thought\n"))
+    study.edit("workflow/tradeoff/measure/memory.py", append("\n# another thought\n"))
     planned = study.planned()
     assert len(planned["measure"]) == 7
     assert {"summarize", "report"} <= set(planned)
@@ -70,7 +70,9 @@ def test_a_statistic_never_reruns_a_measurement(study):
     assert not planned & STAGES
 
 
-@pytest.mark.parametrize("path", ["workflow/tradeoff/figures.py", "workflow/tradeoff/measure.py", "config/tiny.yaml"])
+@pytest.mark.parametrize(
+    "path", ["workflow/tradeoff/report/figures.py", "workflow/tradeoff/measure/__main__.py", "config/tiny.yaml"]
+)
 def test_touching_or_reverting_reruns_nothing(study, path):
     before = (study.folder / path).read_text()
     study.edit(path, append("\n# gone again\n"))

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests import studies
-from workflow.tradeoff import container
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.files import read_json, write_json
+from workflow.tradeoff.run import container
 
 VARIANTS = ["torch-fp32", "bnb-int8", "onnx-int8-kv"]  # one for each engine
 NLL_WITHIN = 1e-4

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from tests import studies
-from workflow.tradeoff import files, running
+from workflow.tradeoff import files
+from workflow.tradeoff.run import running
 
 STAGES = {"fetch", "export", "quantize", "measure", "evaluate", "summarize", "decide", "figures", "report"}
 # over before anything of their writing could be seen: killed at sight
@@ -151,7 +152,7 @@ def test_a_second_run_in_the_same_folder_is_refused(study):
     script = """
 import time
 from pathlib import Path
-from workflow.tradeoff import running
+from workflow.tradeoff.run import running
 held = running.hold(Path(".snakemake/run.lock"), Path("inputs"))
 print("held", flush=True)
 time.sleep(60)

@@ -9,7 +9,7 @@ import yaml
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests import planned, studies
-from workflow.tradeoff.sources import byte_tokenizer
+from workflow.tradeoff.fetch.sources import byte_tokenizer
 
 VOCABULARY = 1_000_000
 PROMPT = 1_200

@@ -12,9 +12,9 @@ sys.path.insert(0, workflow.basedir)  # the package lies beside the Snakefile
 # rules call `python`: on the host the one that runs Snakemake, also where its environment is not activated
 os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), *os.get_exec_path()]))
 
-from workflow.tradeoff import config as study_config
-from workflow.tradeoff import running
-from workflow.tradeoff.digest import code
+from workflow.tradeoff.run import config as study_config
+from workflow.tradeoff.run import running
+from workflow.tradeoff.run.digest import code
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.variants import VARIANTS
 

@@ -8,7 +8,7 @@ GIVES:
     RESULTS      results/{study} on the host, results/container/{study} in the image: the two never mix
 """
 
-from workflow.tradeoff import container as study_container
+from workflow.tradeoff.run import container as study_container
 
 IN_CONTAINER = any(method.name == "APPTAINER" for method in workflow.deployment_settings.deployment_method)
 

@@ -86,7 +86,7 @@ rule diagnose:
     resources:
         gpu=1,
     params:
-        code=engine_code("diagnose"),
+        code=engine_code("evaluate.diagnose"),
         artifact=lambda wildcards: artifact(wildcards.model, wildcards.variant),
         model=lambda wildcards: f"{RESULTS}/models/{wildcards.model}",
         share=config["evaluate"]["diagnose_share"],
@@ -95,7 +95,7 @@ rule diagnose:
         threads=THREADS,
     shell:
         """
-        OMP_NUM_THREADS={params.threads} python -m workflow.tradeoff.diagnose \\
+        OMP_NUM_THREADS={params.threads} python -m workflow.tradeoff.evaluate.diagnose \\
         --quality {input.quality:q} \\
         --model-folder {params.model:q} \\
         --artifact {params.artifact:q} \\

@@ -81,14 +81,14 @@ if RANDOM:
         container:
             CONTAINER
         params:
-            code=code("unscored"),
+            code=code("evaluate.unscored"),
             study=config["study"],
             baselines=lambda wildcards: [baseline(model) for model, _ in RANDOM],
             device=DEVICE,
             threads=THREADS,
         shell:
             """
-            python -m workflow.tradeoff.unscored \\
+            python -m workflow.tradeoff.evaluate.unscored \\
             --study {params.study:q} \\
             --baselines {params.baselines:q} \\
             --corpus {input.corpus:q} \\

@@ -22,14 +22,14 @@ rule export:
     container:
         CONTAINER
     params:
-        code=code("export"),
+        code=code("prepare.export"),
         model=lambda wildcards, input: folder_of(input[0]),
         cache=lambda wildcards: ["--cache"] if wildcards.past else [],
         threads=THREADS,
         folder=lambda wildcards, output: folder_of(output[0]),
     shell:
         """
-        python -m workflow.tradeoff.export \\
+        python -m workflow.tradeoff.prepare export \\
         --model-folder {params.model:q} \\
         {params.cache} \\
         --threads {params.threads} \\
@@ -50,12 +50,12 @@ rule fuse:
     container:
         CONTAINER
     params:
-        code=code("fuse"),
+        code=code("prepare.fuse"),
         model=lambda wildcards, input: folder_of(input[0]),
         folder=lambda wildcards: f"{RESULTS}/onnx/{wildcards.model}/fp16-kv",
     shell:
         """
-        python -m workflow.tradeoff.fuse \\
+        python -m workflow.tradeoff.prepare fuse \\
         --model-folder {params.model:q} \\
         --output {params.folder:q} \\
         2> >(tee {log:q} >&2)

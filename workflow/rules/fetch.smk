@@ -24,11 +24,11 @@ rule preflight:
     container:
         CONTAINER
     params:
-        code=code("preflight"),
+        code=code("run.preflight"),
         graph=["--graph"] if any(VARIANTS[variant].engine == "graph" for _, variant in CELLS) else [],
     shell:
         """
-        python -m workflow.tradeoff.preflight \\
+        python -m workflow.tradeoff.run.preflight \\
         {params.graph} \\
         --output {output:q} \\
         2> >(tee {log:q} >&2)
@@ -103,13 +103,13 @@ rule environment:
     container:
         CONTAINER
     params:
-        code=code("environment"),
+        code=code("run.environment"),
         device=DEVICE,
         threads=THREADS,
         config=json.dumps(config, sort_keys=True),
     shell:
         """
-        python -m workflow.tradeoff.environment \\
+        python -m workflow.tradeoff.run.environment \\
         --device {params.device:q} \\
         --threads {params.threads} \\
         --config {params.config:q} \\

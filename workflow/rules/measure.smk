@@ -24,7 +24,7 @@ rule measure:
     resources:
         gpu=1,
     params:
-        code=engine_code("measure", "sample"),
+        code=engine_code("measure"),
         study=config["study"],
         baseline=lambda wildcards: baseline(wildcards.model),
         artifact=lambda wildcards: artifact(wildcards.model, wildcards.variant),

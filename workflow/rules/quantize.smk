@@ -25,7 +25,7 @@ rule quantize:
     container:
         CONTAINER
     params:
-        code=code("quantize"),
+        code=code("prepare.quantize"),
         source=lambda wildcards, input: folder_of(input[0]),
         options=lambda wildcards: (
             [f"--{key.replace('_', '-')}" for key, value in config["quantize"].items() if value]
@@ -35,7 +35,7 @@ rule quantize:
         folder=lambda wildcards, output: folder_of(output[0]),
     shell:
         """
-        python -m workflow.tradeoff.quantize \\
+        python -m workflow.tradeoff.prepare quantize \\
         --input {params.source:q} \\
         --precision {wildcards.precision:q} \\
         {params.options} \\

@@ -48,12 +48,12 @@ for name in FIGURES:
         container:
             CONTAINER
         params:
-            code=code("figures"),
+            code=code("report.figures"),
             figure=name,
             folder=lambda wildcards, input: folder_of(input.tables[0]),
         shell:
             """
-            python -m workflow.tradeoff.figures {params.figure:q} \\
+            python -m workflow.tradeoff.report.figures {params.figure:q} \\
             --tables {params.folder:q} \\
             --output {output:q} \\
             2> >(tee {log:q} >&2)
@@ -72,10 +72,10 @@ rule figure_claims:
     container:
         CONTAINER
     params:
-        code=code("claims_figure"),
+        code=code("report.claims_figure"),
     shell:
         """
-        python -m workflow.tradeoff.claims_figure \\
+        python -m workflow.tradeoff.report.claims_figure \\
         --claims {input:q} \\
         --output {output:q} \\
         2> >(tee {log:q} >&2)
@@ -95,13 +95,13 @@ rule html_tables:
     container:
         CONTAINER
     params:
-        code=code("htmltables"),
+        code=code("report.htmltables"),
         names=TABLES,
         tables=lambda wildcards, input: folder_of(input[0]),
         folder=lambda wildcards, output: folder_of(output[0]),
     shell:
         """
-        python -m workflow.tradeoff.htmltables {params.names:q} \\
+        python -m workflow.tradeoff.report.htmltables {params.names:q} \\
         --tables {params.tables:q} \\
         --output {params.folder:q} \\
         2> >(tee {log:q} >&2)

@@ -39,6 +39,7 @@ class Variant:
 
 
 BOTH = ("cpu", "cuda")
+REFERENCE = "torch-fp16"  # the study's baseline
 
 
 def _torch(name, precision, bits, label, devices=BOTH, engine="hf", **options):

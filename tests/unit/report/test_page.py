@@ -1,0 +1,254 @@
+"""The report renders from any study, its links resolve, and no hole of the data shows as nan or None."""
+
+import html
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from docutils import core
+
+from tests import synthetic
+from workflow.tradeoff import columns
+from workflow.tradeoff.decide import decision as decide
+from workflow.tradeoff.decide.__main__ import main as decide_main
+from workflow.tradeoff.errors import UserError
+from workflow.tradeoff.report import figures, htmltables, markdown
+from workflow.tradeoff.report import page as report
+from workflow.tradeoff.report.__main__ import main as report_main
+from workflow.tradeoff.summarize import build as summarize
+from workflow.tradeoff.summarize.__main__ import main as summarize_main
+
+ROOT = Path(__file__).parents[3]
+CONFIG = {
+    "study": "synthetic",
+    "corpus": {"name": "wiki", "license": "CC BY-SA 3.0", "source": "local", "path": "a.txt"},
+}
+
+
+def make(folder, **options):
+    study = synthetic.write(folder, **options)
+    summarize_main(study.flags(folder / "tables"))
+    decide_main(
+        [
+            "--tables",
+            str(folder / "tables"),
+            "--environment",
+            str(study.environment),
+            "--output",
+            str(folder / "tables"),
+        ]
+    )
+    for name in ("tradeoff", "speed", "launch"):
+        figures.main([name, "--tables", str(folder / "tables"), "--output", str(folder / f"figures/{name}.svg")])
+    report_main(
+        [
+            "--tables", str(folder / "tables"), "--figures", str(folder / "figures"),
+            "--environment", str(study.environment), "--template", str(ROOT / "report/report.md.j2"),
+            "--landing", str(ROOT / "report/landing.rst.j2"), str(folder / "landing.rst"),
+            "--config", json.dumps(CONFIG), "--manifests", *map(str, study.manifests),
+            "--commands", "snakemake --cores 1 --configfile config/x.yaml", "--output", str(folder / "report.md"),
+        ]
+    )  # fmt: skip
+    return folder / "report.md"
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    faults = {
+        ("tiny-a", "onnx-int8"): "not_quantized",
+        ("tiny-b", "bnb-nf4"): "out_of_memory",
+        ("tiny-b", "onnx-fp32"): "other_machine",
+    }
+    return make(tmp_path_factory.mktemp("report"), models=2, faults=faults)
+
+
+def check_no_holes(text):
+    assert not re.search(r"\bnan\b|\bNaN\b|\bNone\b|\bundefined\b", text)
+
+
+def test_the_answer_comes_first(path):
+    lines = path.read_text().splitlines()
+    assert lines[0].startswith("# synthetic")
+    answer = [line for line in lines[1:10] if re.match(r"\d\. ", line)]
+    assert len(answer) == 5 and any("tiny-a/" in line for line in answer)
+
+
+def test_the_html_opens_with_the_same_answer(path):
+    page = core.publish_parts(path.with_name("landing.rst").read_text(), writer="html")["body"]
+    text = html.unescape(re.sub(r"<[^>]+>", "", page))
+    answer = [line.partition(" ")[2] for line in path.read_text().splitlines()[1:10] if re.match(r"\d\. ", line)]
+    assert len(answer) == 5 and all(line in text for line in answer)
+
+
+def test_the_peak_is_the_higher_one(path):
+    frame = pd.read_csv(path.parent / "tables/summary.csv")
+    shown = report.main_table(frame, {"scenarios": []})["whole_peak_mb"]
+    ok = frame["status"] == "ok"
+    assert (shown[ok] >= frame.loc[ok, "peak_mb"]).all() and (shown[ok] >= frame.loc[ok, "load_peak_mb"]).all()
+
+
+def test_a_scenario_table_for_each_model(path):
+    text = path.read_text()
+    part = text[text.index("### Scenarios") : text.index("### Precision selection")]
+    for model in ("tiny-a", "tiny-b"):
+        assert f"**{model}**" in part
+    assert part.count("| scenario | best | it gives | runner-up | margin | refused |") == 2
+    assert "- **balanced**: best product of speed, memory and accuracy; limits: degradation ≤ 5%." in part
+    assert "planted" not in part  # the reason of a failure stands once, with its cell
+
+
+def test_the_main_table_names_what_each_cell_is_best_for(path):
+    text = path.read_text()
+    line = next(line for line in text.splitlines() if line.startswith("| tiny-a | onnx-int8-kv |"))
+    assert "speed-critical" in line
+    assert "| tokens/s [95%] |" in text and "| weights + cache MB |" in text
+
+
+def test_full_figures_stand_once(path):
+    text = path.read_text()
+    advice = text[: text.index("## The table behind it")] + text[text.index("### Scenarios") : text.index("## Speed")]
+    assert "of weights and cache" not in advice
+    assert max(len(line) for line in advice.splitlines()) < 500
+
+
+def test_launch_overhead_is_a_section_only_where_graphs_ran(path, tmp_path):
+    text = path.read_text()
+    assert "No variant ran both eagerly and as a CUDA graph here" in text and "graph tokens/s" not in text
+    gpu = {"device": "cuda", "gpu": {"name": "Test GPU"}, "digest": "f" * 64}
+    text = make(tmp_path / "gpu", variants=synthetic.GPU_VARIANTS, environment=gpu).read_text()
+    check_no_holes(text)
+    assert "tiny-a/bnb-int8-t0, eager, is slower than torch-fp16" in text and "graph over eager × [95%]" in text
+    faults = {("tiny-a", variant): "unsupported" for variant in synthetic.GPU_VARIANTS if variant.endswith("-graph")}
+    text = make(tmp_path / "bad", variants=synthetic.GPU_VARIANTS, environment=gpu, faults=faults).read_text()
+    check_no_holes(text)
+    assert "bnb-nf4-graph: unsupported" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("itl_p50_ms", "ITL p50 ms"), ("memory_reduction_pct", "memory reduction %"), ("weight_gb", "weight GB"),
+        ("decode_tokens_per_s", "decode tokens/s"), ("graph_over_eager", "graph over eager ×"),
+        ("weight_reduction_over_onnx_fp32_pct", "weight reduction over ONNX FP32 %"), ("model", "model"),
+        ("eager_busy_us_per_token", "eager busy µs per token"), ("speedup", "speedup ×"),
+    ],
+)  # fmt: skip
+def test_heads_are_words_with_units(name, shown):
+    assert markdown.head(name) == shown
+
+
+def test_sections_in_the_order_of_reading(path):
+    heads = re.findall(r"^## (.+)$", path.read_text(), flags=re.M)
+    assert heads == [
+        "The table behind it", "The trade-off", "Speed", "Memory", "Accuracy",
+        "The study's tables, from this run's cells",
+        "Proof of what ran", "How to read these numbers", "Environment", "How to reproduce",
+        "Appendix: what the workflow itself took",
+    ]  # fmt: skip
+
+
+def test_nothing_leaks_and_failures_have_their_reason(path):
+    text = path.read_text()
+    check_no_holes(text)
+    assert "only 10% of the linear weights are 8-bit" in text and "planted out_of_memory" in text
+    assert "machine.cpu: Other CPU" in text
+
+
+def test_links_resolve(path):
+    links = re.findall(r"\]\(([^)]+)\)", path.read_text())
+    assert "figures/tradeoff.svg" in links and "tables/summary.csv" in links
+    for link in links:
+        assert (path.parent / link).is_file(), link
+
+
+def test_corpus_commands_and_digests_are_named(path):
+    text = path.read_text()
+    assert "CC BY-SA 3.0" in text and "snakemake --cores 1 --configfile config/x.yaml" in text
+    assert synthetic.ENVIRONMENT["git"]["commit"] in text and "b" * 64 in text
+
+
+def test_every_column_is_explained(path):
+    text = path.read_text()
+    for name in columns.COLUMNS:
+        if not name.endswith(("_low", "_high")):
+            assert f"- `{name}`: " in text
+
+
+def test_tables_are_whole(path):
+    widths = {}
+    for line in path.read_text().splitlines():
+        if line.startswith("| "):
+            cells = len(re.split(r"(?<!\\)\|", line))
+            assert widths.setdefault("now", cells) == cells, line
+        else:
+            widths.clear()
+
+
+@pytest.mark.parametrize("fault", ["random", "out_of_memory"])
+def test_a_study_without_accuracy_or_without_any_figure_renders(tmp_path, fault):
+    faults = {("tiny-a", variant): fault for variant in synthetic.CPU_VARIANTS}
+    check_no_holes(make(tmp_path, faults=faults).read_text())
+
+
+def test_a_diagnosis_is_told_where_one_was_needed(tmp_path):
+    quiet, loud = tmp_path / "quiet.json", tmp_path / "loud.json"
+    quiet.write_text(json.dumps({"model": "a", "variant": "torch-fp32", "status": "not_needed"}))
+    hypotheses = [{"name": "unshifted labels", "detail": "undone, 3.1 nats"}, {"name": "missing BOS", "detail": "no"}]
+    found = {"model": "b", "variant": "torch-fp32", "status": "found", "fault": "unshifted labels"}
+    loud.write_text(json.dumps({**found, "recorded_nll": 10.6, "hypotheses": hypotheses}))
+    lines = report.diagnoses([quiet, loud])
+    assert [line["cell"] for line in lines] == ["b/torch-fp32"]
+    assert lines[0]["cause"] == "unshifted labels" and lines[0]["evidence"] == "undone, 3.1 nats"
+
+
+def test_missing_tables_are_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"run summarize and decide first"):
+        report.tables(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (float("nan"), "–"), (3, "3"), (1234567.0, "1,234,567"), (1234.5, "1,234"), (12.3456, "12.35"),
+        (0.000012, "1.2e-05"), (0.00012346, "0.0001235"), (-0.0, "0"), (-2.5, "-2.5"),
+    ],
+)  # fmt: skip
+def test_numbers_for_people(value, shown):
+    assert markdown.number(value) == shown
+
+
+def test_intervals_fold_into_one_column():
+    frame = pd.DataFrame(
+        {
+            "a": ["x|y"],
+            "v": [2.0],
+            "v_low": [1.0],
+            "v_high": [3.0],
+            "d_pct": [5.0],
+            "d_low_pct": [4.0],
+            "d_high_pct": [6.0],
+        }
+    )
+    assert markdown.table(frame).splitlines()[2] == "| x\\|y | 2 [1, 3] | 5 [4, 6] |"
+    assert markdown.table(frame, {"v": "value"}).splitlines() == ["| value [95%] |", "| ---: |", "| 2 [1, 3] |"]
+
+
+def test_html_tables_are_self_contained(path):
+    output = path.parent / "tables/html"
+    htmltables.main(["--tables", str(path.parent / "tables"), "--output", str(output)])
+    for name in ("summary", "pareto", "scenarios"):
+        text = (output / f"{name}.html").read_text()
+        assert "<table>" in text and "aria-sort" in text and not re.search(r"(src|href)=\"(?!data:)", text)
+        assert "http" not in text
+        check_no_holes(re.sub(r"<script>.*?</script>", "", text, flags=re.S))
+    with pytest.raises(UserError, match="does not exist"):
+        htmltables.main(["nothing", "--tables", str(path.parent / "tables"), "--output", str(output)])
+
+
+def test_every_figure_and_table_has_its_caption():
+    for name in figures.FIGURES:
+        assert (ROOT / f"report/figures/{name}.rst").is_file()
+    for name in (*summarize.TABLES, *decide.CSVS):
+        assert (ROOT / f"report/tables/{name}.rst").is_file()

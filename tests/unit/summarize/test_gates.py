@@ -1,0 +1,61 @@
+"""Each gate lets a sound cell pass and names what is wrong with a planted fault."""
+
+import math
+
+import pytest
+
+from tests import synthetic
+from workflow.tradeoff.summarize import gates
+from workflow.tradeoff.variants import VARIANTS
+
+
+def test_a_conv1d_model_that_quantizers_skip_is_not_quantized():
+    # GPT-2 exports its Conv1D as Gemm, which several quantizers leave alone
+    reason = gates.not_quantized(VARIANTS["onnx-int8"], {"quantized_fraction": 0.31})
+    assert reason == "only 31% of the linear weights are 8-bit"
+
+
+@pytest.mark.parametrize("fraction", [0.5, 0.9, 1.0])
+def test_mostly_quantized_passes(fraction):
+    assert gates.not_quantized(VARIANTS["bnb-nf4"], {"quantized_fraction": fraction}) is None
+
+
+def test_a_float_variant_needs_no_quantization():
+    assert gates.not_quantized(VARIANTS["torch-bf16"], {"quantized_fraction": 0.0}) is None
+
+
+def test_a_quantized_variant_without_proof_does_not_pass():
+    assert "no quantized_fraction" in gates.not_quantized(VARIANTS["bnb-int8"], {})
+
+
+def test_heavy_nodes_elsewhere_fell_back():
+    assert "MatMulInteger" in gates.fell_back({"heavy_elsewhere": ["MatMulInteger", "MatMulInteger"]}, "cuda")
+    assert gates.fell_back({"heavy_elsewhere": []}, "cuda") is None
+
+
+def test_parameters_on_another_device_fell_back():
+    assert "1,000 parameters are on cpu" in gates.fell_back({"parameters": {"float16@cpu": 1000}}, "cuda")
+    assert gates.fell_back({"parameters": {"float16@cuda:0": 1000}}, "cuda") is None
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf])
+def test_nll_that_is_no_number_diverged(value):
+    assert "not numbers" in gates.diverged([3.0, value], 0.1, 0.1)
+
+
+def test_distance_beyond_reason_diverged():
+    assert "KL" in gates.diverged([3.0], 2.5, 0.1)
+    assert "NLL" in gates.diverged([3.0], None, -2.5)
+    assert gates.diverged([3.0], 0.5, 0.5) is None
+    assert gates.diverged([3.0], 0.5, 0.5, kl_most=0.4)
+
+
+def test_environments_differ_by_what_is_compared_alone():
+    one = synthetic.ENVIRONMENT
+    other = {**one, "git": {"commit": "f" * 40, "dirty": True}, "digest": "0" * 64}
+    assert gates.environment_differences(one, other) == []
+    other = {**one, "threads": 2, "machine": {**one["machine"], "cpu": "B"}}
+    assert gates.environment_differences(one, other) == [
+        "machine.cpu: Test CPU @ 2.0 GHz | B",
+        "threads: 1 | 2",
+    ]

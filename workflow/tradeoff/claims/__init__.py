@@ -1,0 +1,1 @@
+"""The study on trial: its statements, judged."""

@@ -1,0 +1,59 @@
+"""Say which variant to deploy, from the tables and their uncertainty.
+
+In the workflow, for every scenario of the config:
+
+    python -m workflow.tradeoff.decide --tables results/demo/tables --environment results/demo/environment.json \\
+        --scenarios '{"balanced": {"objective": "balanced", "max_degradation_pct": 5}}' --output results/demo/tables
+
+For people, one question, answered in the terminal:
+
+    python -m workflow.tradeoff.decide --tables results/demo/tables --max-memory-gb 0.3 --max-degradation-pct 5
+"""
+
+import json
+from pathlib import Path
+
+from workflow.tradeoff import errors
+from workflow.tradeoff.decide import scenarios
+from workflow.tradeoff.decide.decision import BOUNDS, DEFAULT_SCENARIOS, decide, limit, read, show, write
+from workflow.tradeoff.decide.scenarios import Scenario
+from workflow.tradeoff.errors import UserError
+from workflow.tradeoff.files import read_json
+from workflow.tradeoff.words import OBJECTIVES
+
+
+def _json(text: str):
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(f"--scenarios is not JSON ({error}): give an object of scenarios by name") from error
+
+
+def main(argv: list[str]) -> None:
+    parser = errors.parser(__doc__)
+    parser.add_argument("--tables", required=True, type=Path, metavar="FOLDER", help="what summarize wrote")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="where decision.json and its tables go")
+    parser.add_argument("--scenarios", metavar="JSON", help="scenarios by name; default: the study's four")
+    parser.add_argument("--quality-bounds", type=float, nargs="+", default=BOUNDS, metavar="PCT")
+    parser.add_argument("--environment", type=Path, metavar="FILE", help="environment.json, for the machine's name")
+    question = parser.add_argument_group("one question, answered in the terminal")
+    question.add_argument("--objective", choices=list(OBJECTIVES), default="speed")
+    question.add_argument("--max-memory-gb", type=limit)
+    question.add_argument("--min-tokens-per-s", type=limit)
+    question.add_argument("--max-degradation-pct", type=limit)
+    question.add_argument("--memory", choices=("weights", "peak"), default="weights", help="which memory is limited")
+    options = parser.parse_args(argv)
+    rows, resources = read(options.tables)
+    if options.output is None:
+        if options.scenarios:
+            raise UserError("--scenarios is for --output: give that too, or ask one question by its own flags")
+        limits = {name: getattr(options, name) for name in ("max_memory_gb", "min_tokens_per_s", "max_degradation_pct")}
+        show(rows, Scenario("asked", options.objective, memory=options.memory, **limits))
+        return
+    asked = scenarios.parse(_json(options.scenarios) if options.scenarios else DEFAULT_SCENARIOS)
+    environment = read_json(options.environment) if options.environment else {}
+    write(options.output, decide(rows, resources, asked, options.quality_bounds, environment))
+
+
+if __name__ == "__main__":
+    errors.run(main)

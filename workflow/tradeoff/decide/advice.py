@@ -1,0 +1,208 @@
+"""Advice from the measured cells: the study's matrix, tree, hardware, costs and use cases, each citing its cells."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+
+import pandas as pd
+
+from workflow.tradeoff.decide import scenarios, tree
+from workflow.tradeoff.decide.phrases import accuracy, cite, short
+from workflow.tradeoff.decide.scenarios import Scenario, answer
+from workflow.tradeoff.variants import VARIANTS
+
+SIZES = {"small": "Small (<1B)", "medium": "Medium (1-6B)", "large": "Large (>6B)"}
+NONE = "no admissible variant"
+NOT_ABOUT = "not about this size"
+# the study's use cases, each as the question that it asks
+USE_CASES = {
+    "Research and development": (
+        Scenario("research", "speed", undetectable=True),
+        "the fastest variant without a detectable change of accuracy, so that results carry over",
+    ),
+    "Production": (
+        Scenario("production", "balanced", max_degradation_pct=5),
+        "the best product of all three within 5%",
+    ),
+    "Edge": (Scenario("edge", "memory", max_degradation_pct=10), "the smallest within 10%"),
+    "High throughput": (
+        Scenario("throughput", "speed", max_degradation_pct=10),
+        "the fastest within 10%; batches were not measured, one user is served at a time",
+    ),
+}
+
+
+def concerns(scenario: Scenario, parameters: float) -> bool:
+    """Whether a scenario is about a model of this size; a size that is not known is left out of no scenario."""
+    if math.isnan(parameters):
+        return True
+    return (scenario.min_parameters or 0) <= parameters <= (scenario.max_parameters or math.inf)
+
+
+def matrix(answers: Sequence[Mapping], names: Sequence[str], measured: Collection[str]) -> list[dict]:
+    """Size class × scenario: the answers of the models of that class, or that none was measured."""
+    table = []
+    for size, label in SIZES.items():
+        if size not in measured:
+            table.append({"model_size": label, "scenario": "any", "optimal_variant": tree.NOT_MEASURED})
+            continue
+        for name in names:
+            found = [entry for entry in answers if entry["size_class"] == size and entry["scenario"] == name]
+            winners: dict[str, list[str]] = {}
+            for entry in found:
+                winners.setdefault(entry["winner"] or NONE, []).append(entry["model"])
+            table.append(
+                {
+                    "model_size": label,
+                    "scenario": name,
+                    "optimal_variant": "; ".join(winners) or NOT_ABOUT,
+                    "precision": "; ".join(VARIANTS[w].label for w in winners if w in VARIANTS) or None,
+                    "cells": "; ".join(entry["cell"] for entry in found) or None,
+                }
+            )
+    return table
+
+
+def decision_tree(
+    answers: Sequence[Mapping], groups: Mapping[str, Sequence[Mapping]], names: Sequence[str]
+) -> list[str]:
+    """The tree as lines: the study's three questions with all their replies. groups: the summary's rows by model."""
+    devices = {model: row["device"] for model, own in groups.items() for row in own if row["device"]}
+    sizes = {model: SIZES[own[0]["size_class"]] for model, own in groups.items() if own[0]["size_class"]}
+    met = {(entry["model"], entry["scenario"]): entry["winner"] or NONE for entry in answers}
+    examples = [
+        {
+            "Model size?": sizes[model],
+            "Hardware type?": devices[model],
+            "Primary constraint?": name,
+            "answer": met.get((model, name), NOT_ABOUT),
+            "cell": f"{model}/{met[model, name]}" if met.get((model, name), NONE) != NONE else model,
+        }
+        for model in groups
+        for name in names
+        if model in sizes and model in devices
+    ]
+    asked = {"Model size?": list(SIZES.values()), "Hardware type?": ["cpu", "cuda"], "Primary constraint?": list(names)}
+    return tree.draw(tree.learn(examples, asked)) if examples else [tree.NOT_MEASURED]
+
+
+def hardware(rows: Sequence[Mapping], machine: str) -> list[dict]:
+    """What to take and what to avoid on the measured machine; elsewhere nothing was measured."""
+    table = []
+    for model, own in by_model(rows).items():
+        usable = [row for row in own if not scenarios.refusal(row, Scenario("any"))]
+        if not usable:
+            table.append({"hardware": machine, "model": model, "advice": "No cell gave a figure."})
+            continue
+        fastest = max(usable, key=lambda row: row["speedup"])
+        smallest = min(usable, key=lambda row: row["memory_mb"])
+        text = f"Fastest {cite(fastest)} ({short(fastest, 'speed')}{accuracy(fastest)}). "
+        text += f"Smallest {cite(smallest)} ({short(smallest, 'memory')}{accuracy(smallest)})."
+        avoid = [row for row in usable if row["speed_verdict"] == "slower" and row["memory_reduction_pct"] <= 0]
+        slow = [row for row in usable if row["speed_verdict"] == "slower" and row["memory_reduction_pct"] > 0]
+        if avoid:
+            text += f" Avoid {_list(avoid)}: slower than the baseline and no smaller."
+        if slow:
+            text += f" Take {_list(slow)} for memory only: slower than the baseline."
+        table.append({"hardware": machine, "model": model, "advice": text})
+    table.append({"hardware": "any other", "model": None, "advice": f"{tree.NOT_MEASURED}: run this study there."})
+    return table
+
+
+def _list(rows: Sequence[Mapping]) -> str:
+    return ", ".join(f"{cite(row)} ({row['speedup']:.3g}×)" for row in rows)
+
+
+def use_cases(rows: Sequence[Mapping]) -> list[dict]:
+    """The study's use cases, each answered for each model."""
+    return [
+        {"use_case": name, "question": words, "model": model, **_chosen(answer(own, scenario))}
+        for name, (scenario, words) in USE_CASES.items()
+        for model, own in by_model(rows).items()
+    ]
+
+
+def quality_aware(rows: Sequence[Mapping], bounds: Sequence[float]) -> list[dict]:
+    """For each bound on degradation the fastest and the smallest variant that meet it at 95% confidence."""
+    table = []
+    for model, own in by_model(rows).items():
+        for bound in bounds:
+            line = {"model": model, "max_degradation_pct": bound}
+            for word, objective in (("fastest", "speed"), ("smallest", "memory")):
+                found = answer(own, Scenario(f"{word} within {bound}%", objective, max_degradation_pct=bound))
+                line |= {word: found["winner"] or NONE, f"{word}_cell": found["cell"]}
+            table.append(line)
+    return table
+
+
+def _chosen(found: Mapping) -> dict:
+    return {"recommended": found["winner"] or NONE, "cell": found["cell"]}
+
+
+def cost_benefit(rows: Sequence[Mapping], resources: pd.DataFrame) -> list[dict]:
+    """By precision, with and without a cache: what it brought (range over the cells) and what it costs to have.
+
+    The study's "implementation complexity" is an opinion; what can be measured of the cost is the time to prepare
+    the artifact, its size on disk, and the memory and time while it is loaded.
+    """
+    groups: dict[str, list[Mapping]] = {}
+    for row in rows:
+        spec = VARIANTS[row["variant"]]
+        groups.setdefault(spec.precision.upper() + ("" if spec.cache else ", no KV cache"), []).append(row)
+    table = []
+    for name, own in groups.items():
+        judged = [(row, scenarios.refusal(row, Scenario("any"))) for row in own]
+        usable = [row for row, why in judged if why is None]
+        refused = [(row, why.limit) for row, why in judged if why is not None]
+        table.append(
+            {
+                "precision": name,
+                "speedup": span([row["speedup"] for row in usable], "{:.2f}×"),
+                "memory_reduction": span([row["memory_reduction_pct"] for row in usable], "{:.0f}%"),
+                "degradation": span([row["degradation_pct"] for row in usable], "{:+.2f}%"),
+                "prepare_s": span([_prepare_seconds(row, resources) for row in usable], "{:.0f}"),
+                "disk_mb": span([row["disk_mb"] for row in usable], "{:.0f}"),
+                "load_peak_mb": span([row["load_peak_mb"] for row in usable], "{:.0f}"),
+                "cells": by_variant(usable) if usable else None,
+                "without_figure": ", ".join(f"{cite(row)} ({why})" for row, why in refused) or None,
+            }
+        )
+    return table
+
+
+def _prepare_seconds(row: Mapping, resources: pd.DataFrame) -> float:
+    """Seconds that export and quantization of a cell's artifact took; 0 where it runs the checkpoint itself.
+
+    A quantized artifact is made from the exported float32 one with, or without, a cache.
+    """
+    artifact = VARIANTS[row["variant"]].artifact
+    if artifact == "model":
+        return 0.0
+    exported = "fp32-kv" if artifact.endswith("-kv") else "fp32"
+    steps = resources[resources["rule"].isin(("export", "quantize"))]
+    own = steps[steps["of"].isin({f"{row['model']}_{name}" for name in (artifact, exported)})]
+    made = f"{row['model']}_{artifact}" in set(own["of"])
+    return float(own["s"].sum()) if made else math.nan
+
+
+def span(values: Sequence[float], form: str) -> str | None:
+    """The range of the known values, or their one value."""
+    known = sorted(value for value in values if not math.isnan(value))
+    if not known:
+        return None
+    ends = [form.format(known[0]), form.format(known[-1])]
+    return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
+
+
+def by_variant(cells: Sequence[Mapping]) -> str:
+    """Cells in words, those of one variant together: ``bnb-int8 (distilgpt2, tinyllama)``; ``none`` without any."""
+    models: dict[str, list[str]] = {}
+    for cell in cells:
+        models.setdefault(cell["variant"], []).append(cell["model"])
+    return ", ".join(f"{variant} ({', '.join(names)})" for variant, names in models.items()) or "none"
+
+
+def by_model(rows: Sequence[Mapping]) -> dict[str, list[Mapping]]:
+    groups: dict[str, list[Mapping]] = {}
+    for row in rows:
+        groups.setdefault(row["model"], []).append(row)
+    return groups

@@ -1,0 +1,213 @@
+"""Say which variant to deploy, from the tables and their uncertainty: the parts of decision.json, and the answer."""
+
+import argparse
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from workflow.tradeoff.decide import advice, scenarios
+from workflow.tradeoff.decide.pareto import front
+from workflow.tradeoff.decide.scenarios import Scenario, answer
+from workflow.tradeoff.errors import UserError
+from workflow.tradeoff.files import atomic_file, write_json
+from workflow.tradeoff.words import OBJECTIVES, number
+
+# the study's four
+DEFAULT_SCENARIOS = {
+    "memory-constrained": {"objective": "memory", "max_degradation_pct": 10},
+    "speed-critical": {"objective": "speed", "max_degradation_pct": 10},
+    "balanced": {"objective": "balanced", "max_degradation_pct": 5},
+    "small-model": {"objective": "speed", "max_degradation_pct": 2, "max_parameters": 1_000_000_000},
+}
+BOUNDS = [1, 5, 10]
+CSVS = ("pareto", "scenarios", "selection_matrix", "cost_benefit", "quality_aware", "use_cases")
+
+
+def read(tables: Path) -> tuple[list[dict], pd.DataFrame]:
+    """The summary's rows, with NaN and None where there is nothing, and the resources. UserError when absent."""
+    path = tables / "summary.csv"
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: run the study first, or give --tables the folder that summarize wrote")
+    summary = pd.read_csv(path)
+    words = {
+        "model",
+        "variant",
+        "baseline",
+        "status",
+        "reason",
+        "device",
+        "size_class",
+        "speed_verdict",
+        "quality_verdict",
+    }
+    rows = [
+        {name: (None if name in words and pd.isna(value) else value) for name, value in row.items()}
+        for row in summary.to_dict("records")
+    ]
+    resources = tables / "resources.csv"
+    empty = pd.DataFrame(columns=["rule", "of", "s"])
+    return rows, pd.read_csv(resources) if resources.is_file() else empty
+
+
+def machine(rows: Sequence[Mapping], environment: Mapping) -> str:
+    """The measured hardware in words."""
+    devices = sorted({row["device"] for row in rows if row["device"]})
+    threads = sorted({int(row["threads"]) for row in rows if not math.isnan(row["threads"])})
+    gpu, cpu = (environment.get("gpu") or {}).get("name"), (environment.get("machine") or {}).get("cpu")
+    name = (
+        gpu
+        if devices == ["cuda"] and gpu
+        else cpu
+        if devices == ["cpu"] and cpu
+        else " and ".join(devices) or "nothing"
+    )
+    return f"{name}, {' or '.join(map(str, threads)) or 'unknown'} thread{'' if threads == [1] else 's'}"
+
+
+def decide(
+    rows: Sequence[Mapping],
+    resources: pd.DataFrame,
+    asked: Sequence[Scenario],
+    bounds: Sequence[float] = BOUNDS,
+    environment: Mapping | None = None,
+) -> dict:
+    """Everything that decision.json holds."""
+    groups = advice.by_model(rows)
+    answers = [
+        answer(own, scenario)
+        for scenario in asked
+        for own in groups.values()
+        if advice.concerns(scenario, own[0]["parameters"])
+    ]
+    names = [scenario.name for scenario in asked]
+    where = machine(rows, environment or {})
+    usable = [[row for row in own if not scenarios.refusal(row, Scenario("any"))] for own in groups.values()]
+    found = {
+        "machine": where,
+        "pareto": [line for own in usable if own for line in front(own)],
+        "scenarios": answers,
+        "selection_matrix": advice.matrix(answers, names, {row["size_class"] for row in rows}),
+        "tree": advice.decision_tree(answers, groups, names),
+        "hardware": advice.hardware(rows, where),
+        "cost_benefit": advice.cost_benefit(rows, resources),
+        "use_cases": advice.use_cases(rows),
+        "quality_aware": advice.quality_aware(rows, bounds),
+        "failed": [
+            {"model": row["model"], "variant": row["variant"], "status": row["status"], "reason": row["reason"]}
+            for row in rows
+            if row["status"] != "ok"
+        ],
+    }
+    return {"answer": short_answer(rows, answers, found, where), **found}
+
+
+def short_answer(rows: Sequence[Mapping], answers: Sequence[Mapping], found: Mapping, where: str) -> list[str]:
+    """The answer in five lines, one topic each; of several models the lines name each, with one figure."""
+    baselines = " or ".join(dict.fromkeys(row["baseline"] for row in rows))
+    lines = [
+        f"Measured on {where}: {len(rows)} cells, {len(rows) - len(found['failed'])} with figures. × is decode speed "
+        f"against the same model's {baselines}."
+    ]
+    wanted = {"balanced": "Deploy", "speed-critical": "For speed", "memory-constrained": "For memory"}
+    present = [entry["scenario"] for entry in answers]
+    chosen = [name for name in wanted if name in present] or list(dict.fromkeys(present))[:3]
+    for name in chosen:
+        own = [entry for entry in answers if entry["scenario"] == name]
+        text = "; ".join(entry["cell"] for entry in own) if len(own) > 1 else brief(own[0])
+        limits = f"; limits: {own[0]['limits']}" if own[0]["limits"] != "none" else ""
+        lines.append(f"{wanted.get(name, name)} ({OBJECTIVES[own[0]['objective']]}{limits}): {text}.")
+    slow = [row for row in rows if row["status"] == "ok" and row["speed_verdict"] == "slower"]
+    failed: dict[str, list[Mapping]] = {}
+    for entry in found["failed"]:
+        failed.setdefault(entry["status"].replace("_", " "), []).append(entry)
+    several = len({row["model"] for row in rows}) > 1
+    without = "; ".join(f"{status}: {_names(cells, several)}" for status, cells in failed.items())
+    lines.append(f"Slower than the baseline: {_names(slow, several)}. Without a figure: {without or 'none'}.")
+    return lines
+
+
+def _names(cells: Sequence[Mapping], several: bool) -> str:
+    """Cells by their variants, with their models where there are several."""
+    return advice.by_variant(cells) if several else ", ".join(cell["variant"] for cell in cells) or "none"
+
+
+def brief(entry: Mapping) -> str:
+    """A scenario's answer for the only model: its three figures without intervals, which the table has."""
+    if entry["winner"] is None:
+        return entry["cell"]
+    speed = f"{number(entry['decode_tokens_per_s'])} tokens/s, {entry['speed']}, {number(entry['memory_mb'])} MB"
+    change = "" if entry["degradation_pct"] is None else f", perplexity {entry['degradation_pct']:+.2f}%"
+    mind = f"; mind that {entry['mind']}" if entry["mind"] else ""
+    return f"{entry['model']}/{entry['winner']} ({speed}{change}{scenarios.rival(entry)}{mind})"
+
+
+def clean(data):
+    """The same data with None for NaN, and plain numbers for NumPy's, as JSON wants them."""
+    if isinstance(data, Mapping):
+        return {key: clean(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [clean(value) for value in data]
+    if hasattr(data, "item"):
+        data = data.item()
+    return None if isinstance(data, float) and not math.isfinite(data) else data
+
+
+def write(folder: Path, decision: dict) -> None:
+    """Write decision.json and one CSV for each of its tables."""
+    for name in CSVS:
+        lines = [{key: _flat(value) for key, value in line.items()} for line in decision[name]]
+        with atomic_file(folder / f"{name}.csv") as temporary:
+            pd.DataFrame(lines, columns=_columns(name, lines)).to_csv(temporary, index=False, float_format="%.10g")
+    write_json(folder / "decision.json", clean(decision))
+
+
+def _columns(name: str, lines: Sequence[Mapping]) -> list[str]:
+    """Columns in the order of their first appearance; pareto.csv keeps its own when no cell could be compared."""
+    found = list(dict.fromkeys(key for line in lines for key in line))
+    return found or (["model", "variant", "on_front", "dominated_by"] if name == "pareto" else [])
+
+
+def _flat(value):
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key}: {text}" for key, text in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def show(rows: Sequence[Mapping], scenario: Scenario) -> None:
+    """Print one scenario's answer for every model as a terminal table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    for own in advice.by_model(rows).values():
+        if not advice.concerns(scenario, own[0]["parameters"]):
+            continue
+        found = answer(own, scenario)
+        table = Table(title=f"{found['model']}: {OBJECTIVES[scenario.objective]}; limits: {found['limits']}")
+        for title in ("variant", "tokens/s", "speedup", "MB", "peak MB", "ppl %", "verdict"):
+            words = title in ("variant", "verdict")
+            table.add_column(title, justify="left" if words else "right", no_wrap=title != "verdict")
+        places = {variant: place for place, variant in enumerate(found["admitted"])}
+        for row in sorted(own, key=lambda row: places.get(row["variant"], len(places))):
+            verdict = found["refused"].get(row["variant"]) or ("best" if places[row["variant"]] == 0 else "admissible")
+            table.add_row(
+                row["variant"], _show(row["decode_tokens_per_s"], "{:.1f}"), _show(row["speedup"], "{:.2f}×"),
+                _show(row["memory_mb"], "{:.0f}"), _show(max(row["peak_mb"], row["load_peak_mb"]), "{:.0f}"),
+                _show(row["degradation_pct"], "{:+.2f}"), verdict, style="bold" if verdict == "best" else None,
+            )  # fmt: skip
+        console.print(table)
+        console.print(found["text"], highlight=False)
+
+
+def _show(value: float, form: str) -> str:
+    return "–" if math.isnan(value) else form.format(value)
+
+
+def limit(text: str) -> float:
+    """A limit of the command line: a finite number that is not negative."""
+    number = float(text)
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no limit: give a number from 0 on")
+    return number

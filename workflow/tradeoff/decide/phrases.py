@@ -1,0 +1,51 @@
+"""A cell and its figures in words, for the sentences of an answer."""
+
+import math
+from collections.abc import Mapping
+
+from workflow.tradeoff.words import number
+
+
+def cite(row: Mapping) -> str:
+    return f"{row['model']}/{row['variant']}"
+
+
+def figures(row: Mapping) -> str:
+    """A cell's three figures in words."""
+    parts = [f"{number(row['decode_tokens_per_s'])} tokens/s"]
+    if row["variant"] != row["baseline"]:
+        low, high = row["speedup_low"], row["speedup_high"]
+        interval = f" [{number(low)}, {number(high)}]" if not math.isnan(low) else ""
+        parts[0] += f" ({row['speedup']:.2f}×{interval} the baseline)"
+    parts.append(f"{number(row['memory_mb'])} MB of weights and cache")
+    if math.isnan(row["degradation_pct"]):
+        parts.append("accuracy not measured")
+    elif row["variant"] != row["baseline"]:
+        low, high = row["degradation_low_pct"], row["degradation_high_pct"]
+        interval = f" [{low:+.2f}, {high:+.2f}]" if not math.isnan(low) else ""
+        parts.append(f"perplexity {row['degradation_pct']:+.2f}%{interval}")
+    return ", ".join(parts)
+
+
+def accuracy(row: Mapping) -> str:
+    """The change of a cell's perplexity, as an addition to another figure; empty for the baseline, or if not scored."""
+    if row["variant"] == row["baseline"] or math.isnan(row["degradation_pct"]):
+        return ""
+    return f", perplexity {row['degradation_pct']:+.3g}%"
+
+
+def short(row: Mapping, objective: str) -> str:
+    """The figure of a cell that an objective is about: its speed, memory or perplexity; speed and memory of balanced.
+
+    ``tie``: the interval does not tell the speed apart from the baseline's.
+    """
+    speed = "the baseline" if row["variant"] == row["baseline"] else f"{row['speedup']:.3g}×"
+    if row["speed_verdict"] == "tie":
+        speed += " tie"
+    if objective == "speed":
+        return speed
+    if objective == "memory":
+        return f"{number(row['memory_mb'])} MB"
+    if objective == "quality" and not math.isnan(row["degradation_pct"]):
+        return accuracy(row).removeprefix(", ") or "the baseline"
+    return f"{speed}, {number(row['memory_mb'])} MB"

@@ -1,0 +1,1 @@
+"""Per-token log-probabilities by convention, divergence from the baseline, text, diagnosis."""

@@ -1,0 +1,193 @@
+"""Evaluate one cell: per-token log-probabilities by convention, divergence from the baseline, generated text."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+from transformers import AutoConfig, AutoTokenizer
+
+from workflow.tradeoff import engines, files, words
+from workflow.tradeoff.errors import CellFailure, UserError
+from workflow.tradeoff.evaluate import baselines, conventions, divergence, generation, scoring
+from workflow.tradeoff.evaluate.baselines import Baseline
+from workflow.tradeoff.evaluate.prompts import PROMPTS
+from workflow.tradeoff.run import environment, shortage
+from workflow.tradeoff.variants import VARIANTS
+
+# a cell that is worse than guessing, and this many nats worse than its baseline, has not merely lost accuracy
+BEYOND_REASON = 1.0
+
+
+def write(args, result: dict, arrays: dict[str, np.ndarray], recorded: dict[str, np.ndarray]) -> None:
+    write_arrays(baselines.beside(args.output, ".npz"), arrays)
+    if args.variant == args.baseline:
+        write_arrays(baselines.beside(args.output, ".logprobs.npz"), recorded)
+    files.write_json(args.output, result)
+
+
+def evaluate(args) -> tuple[dict, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The quality JSON, the per-token arrays, and the compact log-probabilities (of the baseline, else empty)."""
+    corpus = files.read_json(args.corpus)
+    result = opened(args, corpus)
+    try:
+        if is_random(args.model_folder):
+            raise CellFailure("not_applicable", "the weights are random: they have speed and memory, but no accuracy")
+        prepared = prepare(args, corpus)
+        baseline = baselines.read("" if args.variant == args.baseline else args.baseline_quality)
+        engine = engines.load(VARIANTS[args.variant], args.artifact, args.model_folder, args.device, args.threads)
+        return run(args, engine, prepared, baseline, result)
+    except CellFailure as failure:
+        return result | failed(failure), {}, {}
+    except Exception as error:
+        failure = shortage.of(error, VARIANTS[args.variant], args.artifact, args.device)
+        if failure is None:
+            raise
+        return result | failed(failure), {}, {}
+
+
+def opened(args, corpus: dict) -> dict:
+    """The quality JSON of a cell of which nothing is known yet."""
+    return {
+        "schema": 1,
+        "study": args.study,
+        "model": args.model,
+        "variant": args.variant,
+        "baseline": args.baseline,
+        "status": "ok",
+        "reason": "",
+        "corpus": {key: corpus[key] for key in ("name", "sha256", "license")},
+        "conventions": {},
+        "divergence": None,
+        "generated": [],
+        "environment": environment.collect(device=args.device, threads=args.threads),
+    }
+
+
+def failed(failure: CellFailure) -> dict:
+    """What a failure puts into the JSON: what was scored before it is no figure of a working cell."""
+    nothing = {"conventions": {}, "divergence": None, "generated": []}
+    return nothing | {"status": failure.status, "reason": failure.reason}
+
+
+def is_random(folder: Path) -> bool:
+    manifest = folder / "manifest.json"
+    return manifest.is_file() and bool(files.read_json(manifest).get("random"))
+
+
+def prepare(args, corpus: dict):
+    """Tokenizer, config, plans and the prompts' ids: from the model's folder, so equal for each of its variants."""
+    if duplicates := {name for name in args.conventions if args.conventions.count(name) > 1}:
+        raise UserError(f"evaluate.conventions: {', '.join(sorted(duplicates))} is named twice")
+    for name in args.conventions:
+        words.convention(name)
+    local = {"local_files_only": True, "trust_remote_code": False}
+    tokenizer = AutoTokenizer.from_pretrained(args.model_folder, **local)
+    config = AutoConfig.from_pretrained(args.model_folder, **local)
+    vocab = conventions.vocabulary(tokenizer, args.bos)
+    context = config.max_position_embeddings
+    plans = [
+        conventions.plan(name, corpus["rows"], corpus["documents"], vocab, context, args.max_tokens or None)
+        for name in args.conventions
+    ]
+    prompts = generation.prompts(tokenizer, vocab, args.chat) if args.generate_tokens > 0 else []
+    for ids in prompts:
+        generation.check_fits(len(ids), args.generate_tokens, context)
+    return tokenizer, config, plans, prompts
+
+
+def run(args, engine, prepared, baseline: Baseline | None, result: dict):
+    """Score every plan, compare with the baseline, generate; fills ``result`` and returns it with the arrays."""
+    tokenizer, config, plans, prompts = prepared
+    arrays: dict[str, np.ndarray] = {}
+    visitor = make_visitor(args, plans[0], baseline)
+    for plan in plans:
+        label = f"{args.model} {args.variant} {plan.convention}"
+        scores = scoring.score(engine, plan, args.batch_tokens, visitor if plan is plans[0] else None, label)
+        if baseline:
+            baselines.check_paired(plan.convention, scores.token, baseline)
+        for key in ("nll", "block", "token"):
+            arrays[f"{plan.convention}/{key}"] = getattr(scores, key)
+        result["conventions"][plan.convention] = figures(plan, scores)
+    recorded = {}
+    first = plans[0].convention
+    if isinstance(visitor, divergence.Recorder):
+        recorded = visitor.arrays(first)
+    elif visitor:
+        result["divergence"] = {first: visitor.summary()}
+        arrays |= {f"{first}/{key}": array for key, array in visitor.arrays().items()}
+    result |= judge(result["conventions"][first]["mean_nll"], config.vocab_size, baseline, first)
+    stop = generation.stop_tokens(config, tokenizer)
+    for index, prompt in enumerate(prompts):
+        ids = generation.greedy(engine, prompt, args.generate_tokens, stop)
+        result["generated"].append(
+            {
+                "prompt": PROMPTS[index],
+                "text": tokenizer.decode(ids, skip_special_tokens=True),
+                "token_ids": ids,
+                "first_difference": generation.first_difference(ids, baseline.text(index)) if baseline else None,
+            }
+        )
+    return result, arrays, recorded
+
+
+def make_visitor(args, plan, baseline: Baseline | None):
+    """Records the baseline's log-probabilities, compares a cell with the recorded ones, or None."""
+    if args.variant == args.baseline:
+        limit = min(args.divergence_tokens, plan.tokens)
+        return divergence.Recorder(limit) if limit > 0 else None
+    if not baseline or not baseline.recorded:
+        return None
+    stored = str(baseline.recorded["convention"])
+    if stored != plan.convention:
+        raise UserError(
+            f"the baseline's log-probabilities are of {stored}, not of {plan.convention}: evaluate the baseline again"
+        )
+    return divergence.Comparison(baseline.recorded)
+
+
+def figures(plan: conventions.Plan, scores: scoring.Scores) -> dict:
+    """A convention's entry: tokens, windows, how it was cut, mean NLL in nats a token, perplexity, tokens/s."""
+    nll = scores.nll.astype(np.float64)
+    entry = {
+        "tokens": len(nll),
+        "windows": len(plan.windows),
+        "window_tokens": plan.length,
+        "bos": plan.bos,
+        "join": plan.join,
+        "mean_nll": nll.mean(),
+        "perplexity": perplexity(nll.mean()),
+        "tokens_per_s": len(nll) / scores.seconds,
+        **plan.facts,
+    }
+    if plan.convention == "study":
+        # each row's mean loss, weighted by its tokens and not by the one fewer that it predicts
+        sizes = np.array([len(window.tokens) for window in plan.windows])
+        starts = np.cumsum(sizes - 1) - (sizes - 1)
+        entry["paper_loss"] = float((np.add.reduceat(nll, starts) / (sizes - 1) * sizes).sum() / sizes.sum())
+        entry["paper_perplexity"] = perplexity(entry["paper_loss"])
+    if "words" in plan.facts:
+        entry["word_perplexity"] = perplexity(nll.sum() / plan.facts["words"])
+    return {name: float(value) if isinstance(value, np.floating) else value for name, value in entry.items()}
+
+
+def perplexity(loss: float) -> float:
+    """exp of a loss in nats; the largest float where that overflows."""
+    return math.exp(min(loss, 709.0))
+
+
+def judge(loss: float, vocabulary: int, baseline: Baseline | None, convention: str) -> dict:
+    """Status and reason of a cell by its mean NLL: ``diverged`` when it is beyond reason."""
+    if baseline:
+        own = baseline.quality["conventions"][convention]["mean_nll"]
+        if loss > math.log(vocabulary) and loss > own + BEYOND_REASON:
+            reason = (
+                f"{convention}: {loss:.2f} nats a token, worse than guessing among {vocabulary} tokens "
+                f"({math.log(vocabulary):.2f}); the baseline has {own:.2f}"
+            )
+            return {"status": "diverged", "reason": reason}
+    return {"status": "ok", "reason": ""}
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with files.atomic_file(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)

@@ -1,0 +1,56 @@
+"""Greedy text for the study's prompts, and how far it agrees with the baseline's."""
+
+from collections.abc import Collection, Sequence
+
+import torch
+
+from workflow.tradeoff.engines.base import Engine
+from workflow.tradeoff.errors import UserError
+from workflow.tradeoff.evaluate.conventions import Vocabulary
+from workflow.tradeoff.evaluate.prompts import PROMPTS
+
+
+def greedy(engine: Engine, ids: Sequence[int], new_tokens: int, stop: Collection[int]) -> list[int]:
+    """The tokens that follow ``ids``: at most ``new_tokens``, the last one a stop token if one came earlier."""
+    if new_tokens < 1:
+        return []
+    token = engine.prefill(torch.tensor([ids], dtype=torch.int64))
+    tokens = [token.item()]
+    while len(tokens) < new_tokens and tokens[-1] not in stop:
+        token = engine.decode(token)
+        tokens.append(token.item())
+    return tokens
+
+
+def prompts(tokenizer, vocab: Vocabulary, chat: str) -> list[list[int]]:
+    """Token ids of the study's prompts: as a user's turn where ``chat`` is auto and the tokenizer has a template.
+
+    A model tuned for chat often ends a bare question at once; without a template the text is taken as it stands.
+    """
+    if chat == "auto" and tokenizer.chat_template:
+        turns = [[{"role": "user", "content": prompt}] for prompt in PROMPTS]
+        return [tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=False) for turn in turns]
+    return [[*vocab.head, *vocab.encode(prompt)] for prompt in PROMPTS]
+
+
+def check_fits(prompt_tokens: int, new_tokens: int, context: int) -> None:
+    """UserError when a prompt and its new tokens do not fit the model's context."""
+    if prompt_tokens + new_tokens > context:
+        raise UserError(
+            f"evaluate.generate_tokens: {prompt_tokens} prompt tokens and {new_tokens} new ones exceed the model's "
+            f"context of {context} tokens: lower it"
+        )
+
+
+def first_difference(tokens: Sequence[int], others: Sequence[int]) -> int | None:
+    """Index of the first token that differs (the shorter one's length when it is a prefix); None when equal."""
+    for index, (token, other) in enumerate(zip(tokens, others, strict=False)):
+        if token != other:
+            return index
+    return None if len(tokens) == len(others) else min(len(tokens), len(others))
+
+
+def stop_tokens(config, tokenizer) -> set[int]:
+    """Every id that ends a text by the model's config or its tokenizer."""
+    declared = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    return {token for token in (*declared, tokenizer.eos_token_id) if token is not None}

@@ -1,0 +1,1 @@
+"""What a study stands on, verified: models, published quantized checkpoints, corpora."""

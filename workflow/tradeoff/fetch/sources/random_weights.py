@@ -1,0 +1,39 @@
+"""A model of any architecture with seeded random weights: for speed and memory, never for accuracy."""
+
+from pathlib import Path
+
+from workflow.tradeoff.errors import UserError
+from workflow.tradeoff.fetch.sources import byte_tokenizer, checkpoint
+
+
+def config_of(architecture: dict):
+    """The transformers config of ``architecture`` (``model_type`` and its settings); UserError when it is not one."""
+    from transformers import CONFIG_MAPPING, AutoConfig
+
+    settings = dict(architecture)
+    kind = settings.pop("model_type", None)
+    if kind not in CONFIG_MAPPING:
+        raise UserError(f"model_type {kind!r} in `architecture` is not one that transformers knows: correct it")
+    try:
+        config = AutoConfig.for_model(kind, **settings)
+    except (TypeError, ValueError, KeyError) as error:
+        raise UserError(f"`architecture` is no config of {kind} ({checkpoint.one_line(error)}): correct it") from error
+    unknown = sorted(set(settings) - set(type(config)().to_dict()) - set(config.attribute_map))
+    if unknown:
+        raise UserError(f"`architecture` has {', '.join(unknown)}, which a {kind} config does not know: remove it")
+    return config
+
+
+def build(config, folder: Path, *, seed: int, dtype: str) -> None:
+    """Write the model of ``config`` with weights drawn from ``seed``, and the byte-level tokenizer, into ``folder``."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    config.bos_token_id = config.eos_token_id = config.pad_token_id = byte_tokenizer.SIZE - 1
+    byte_tokenizer.save(folder, vocab_size=config.vocab_size, context=config.max_position_embeddings)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        # drawn in float32, where torch is several times as fast as in float16
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    model.to(getattr(torch, dtype))
+    model.save_pretrained(folder)

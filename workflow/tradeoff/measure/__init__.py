@@ -1,0 +1,1 @@
+"""Speed, memory, telemetry and proof of what ran: raw samples."""

@@ -1,0 +1,1 @@
+"""What engines load, made of the model: exports, quantizations, conversions."""

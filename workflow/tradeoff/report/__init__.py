@@ -1,0 +1,1 @@
+"""Figures, tables as pages, the report, and the comparison of runs."""

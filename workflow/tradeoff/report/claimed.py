@@ -1,0 +1,39 @@
+"""The verdicts on the study's statements, as the report shows them."""
+
+import csv
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from workflow.tradeoff.errors import UserError
+
+TEMPLATE = Path(__file__).resolve().parents[3] / "report" / "claims.md.j2"
+
+
+def read(path: Path | str) -> list[dict]:
+    """The rows of a claims.csv."""
+    try:
+        with open(path, newline="") as file:
+            return list(csv.DictReader(file))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist: run the claims stage first") from error
+
+
+def counts(rows: Iterable[Mapping]) -> Counter:
+    """How many claims got each verdict and each finding, keys as in the rows; own ones also as ``inconsistent_own``."""
+    found: Counter = Counter()
+    for row in rows:
+        found.update([row["verdict"], row["consistency"], row["plausibility"], row["replication"]])
+        found.update(f"{row[key]}_own" for key in ("consistency", "plausibility") if row[f"{key}_own"] == "yes")
+    return found
+
+
+def section(rows: Sequence[Mapping]) -> str:
+    """The report's section on the claims, in Markdown, from the rows of claims.csv."""
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(TEMPLATE.parent)
+    environment = jinja2.Environment(
+        loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template(TEMPLATE.name).render(claims=rows, claim_counts=counts(rows))

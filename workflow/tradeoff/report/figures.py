@@ -1,0 +1,245 @@
+"""Draw one figure from the tables.
+
+    python -m workflow.tradeoff.report.figures speed --tables results/demo/tables \\
+        --output results/demo/figures/speed.svg
+
+A PNG is written where the output's name ends so. ``tradeoff`` also reads pareto.csv, which decide writes.
+"""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from workflow.tradeoff import errors
+from workflow.tradeoff.report import style
+from workflow.tradeoff.report.figures_launch import launch
+from workflow.tradeoff.report.figures_scatter import WIDEST, growth, roofline, tradeoff
+from workflow.tradeoff.words import number
+
+
+def speed(tables: Path) -> Figure:
+    """Decode tokens a second with its interval and the speedup over the baseline."""
+    summary = pd.read_csv(tables / "summary.csv")
+    if summary["decode_tokens_per_s"].notna().sum() == 0:
+        return style.empty("No decode speed was measured.")
+    figure, panels = style.rows_by_model(summary)
+    limits: dict = {}
+    for axis, place, cell in _cells(summary, panels):
+        if pd.isna(cell.decode_tokens_per_s):
+            style.gap(axis, place, cell.status)
+            continue
+        _bar(axis, place, cell.variant, cell.decode_tokens_per_s)
+        low, high = cell.decode_tokens_per_s_low, cell.decode_tokens_per_s_high
+        style.whiskers(axis, cell.decode_tokens_per_s, place, low, high, "black")
+        if cell.variant == cell.baseline:
+            ratio = "baseline"
+        elif pd.isna(cell.speedup):
+            ratio = "no ratio"
+        else:
+            ratio = f"{cell.speedup:.2f}×" + (" (tie)" if cell.speed_verdict == "tie" else "")
+        reach = cell.decode_tokens_per_s if pd.isna(high) else min(high, WIDEST * cell.decode_tokens_per_s)
+        limits[axis] = max(limits.get(axis, 0), reach)
+        noisy = ", noisy" if str(cell.noisy).lower() == "true" else ""
+        style.note(axis, reach, place, f"{number(cell.decode_tokens_per_s)}, {ratio}{noisy}")
+    for axis, limit in limits.items():
+        axis.set_xlim(0, limit * 1.4)  # room for the values
+    style.label_x(figure, panels, "decode speed [tokens/s], median and 95% interval")
+    return figure
+
+
+def latency(tables: Path) -> Figure:
+    """Distribution of the inter-token latency, and the time to first token."""
+    summary, itl = pd.read_csv(tables / "summary.csv"), pd.read_csv(tables / "itl.csv")
+    if itl.empty:
+        return style.empty("No inter-token latency was measured.")
+    wide = itl.pivot(index=["model", "variant"], columns="quantile_pct", values="itl_ms")
+    figure, panels = style.rows_by_model(summary)
+    for axis, place, cell in _cells(summary, panels):
+        if (cell.model, cell.variant) not in wide.index:
+            style.gap(axis, place, cell.status)
+            continue
+        line, shade = wide.loc[(cell.model, cell.variant)], style.colour(cell.variant)
+        axis.plot([line[1], line[99]], [place, place], color=shade, linewidth=1)
+        axis.plot([line[10], line[90]], [place, place], color=shade, linewidth=5, solid_capstyle="butt", alpha=0.55)
+        axis.plot(line[50], place, marker="|", color="black", markersize=9, markeredgewidth=1.6)
+        axis.plot(cell.ttft_ms, place, marker="x", color=style.GREY, markersize=5)
+    for axis in panels.values():
+        style.plain_log(axis.xaxis)
+    style.legend(
+        figure,
+        [
+            Line2D([], [], color="black", marker="|", linestyle="none", markersize=9, label="ITL, median"),
+            Line2D([], [], color=style.GREY, linewidth=5, alpha=0.55, label="ITL, 10% to 90%"),
+            Line2D([], [], color=style.GREY, linewidth=1, label="ITL, 1% to 99%"),
+            Line2D([], [], color=style.GREY, marker="x", linestyle="none", markersize=5, label="time to first token"),
+        ],
+    )
+    style.label_x(figure, panels, "latency [ms], logarithmic")
+    return figure
+
+
+def memory(tables: Path) -> Figure:
+    """Weights and cache as bars, the peaks of the process as marks."""
+    summary = pd.read_csv(tables / "summary.csv")
+    if summary["weight_mb"].notna().sum() == 0:
+        return style.empty("No memory was measured.")
+    figure, panels = style.rows_by_model(summary)
+    for axis, place, cell in _cells(summary, panels):
+        if pd.isna(cell.weight_mb):
+            style.gap(axis, place, cell.status)
+            continue
+        _bar(axis, place, cell.variant, cell.weight_mb)
+        cache = 0 if pd.isna(cell.cache_mb) else cell.cache_mb
+        axis.barh(place, cache, left=cell.weight_mb, height=0.62, color=style.GREY)
+        axis.plot(cell.peak_mb, place, marker="o", color="black", markersize=4)
+        axis.plot(cell.load_peak_mb, place, marker=">", color="black", markerfacecolor="white", markersize=5)
+    for axis in panels.values():
+        axis.set_xlim(left=0)
+    kinds = ", ".join(sorted(summary["memory_kind"].dropna().unique()))
+    style.legend(
+        figure,
+        [
+            Patch(color="#8F8F8F", alpha=0.6, label="weights (in the variant's colour)"),
+            Patch(color=style.GREY, label="keys and values"),
+            Line2D([], [], color="black", marker="o", linestyle="none", markersize=4, label="peak, decoding"),
+            Line2D(
+                [], [], color="black", marker=">", markerfacecolor="white", linestyle="none", markersize=5,
+                label="peak, loading",
+            ),
+        ],
+    )  # fmt: skip
+    style.label_x(figure, panels, f"memory [MB]; peaks: {kinds}")
+    return figure
+
+
+def perplexity(tables: Path) -> Figure:
+    """Perplexity of each cell; the line is the baseline's. Cells that diverged are named, not drawn."""
+    summary = pd.read_csv(tables / "summary.csv")
+    if summary["perplexity"].notna().sum() == 0:
+        return style.empty("No perplexity was evaluated.")
+    figure, panels = style.rows_by_model(summary)
+    for axis, place, cell in _cells(summary, panels):
+        if pd.isna(cell.perplexity) or cell.status == "diverged":
+            style.gap(axis, place, cell.status if cell.status != "ok" else cell.accuracy_status)
+            continue
+        axis.plot(cell.perplexity, place, **style.marker(cell.variant))
+        change = (
+            "" if pd.isna(cell.degradation_pct) or cell.variant == cell.baseline else f" ({cell.degradation_pct:+.2f}%)"
+        )
+        style.note(axis, cell.perplexity, place, f"{cell.perplexity:.2f}{change}")
+        if cell.variant == cell.baseline:
+            axis.axvline(cell.perplexity, color=style.GREY, linewidth=0.8, linestyle=(0, (3, 3)))
+    for axis in panels.values():
+        low, high = axis.get_xlim()
+        axis.set_xlim(low - (high - low) * 0.05, high + (high - low) * 0.4)
+    style.label_x(figure, panels, "perplexity, lower is better; dashed: the baseline's")
+    return figure
+
+
+def delta_nll(tables: Path) -> Figure:
+    """Paired change of NLL against the baseline with its interval."""
+    summary = pd.read_csv(tables / "summary.csv")
+    if summary["delta_nll"].notna().sum() == 0:
+        return style.empty("No change of NLL was evaluated.")
+    figure, panels = style.rows_by_model(summary)
+    for axis, place, cell in _cells(summary, panels):
+        if pd.isna(cell.delta_nll) or cell.status == "diverged":
+            fallback = cell.accuracy_status if cell.accuracy_status != "ok" else "no ratio"
+            style.gap(axis, place, cell.status if cell.status != "ok" else fallback)
+            continue
+        style.whiskers(axis, cell.delta_nll, place, cell.delta_nll_low, cell.delta_nll_high, style.colour(cell.variant))
+        axis.plot(cell.delta_nll, place, **style.marker(cell.variant))
+        edge = cell.delta_nll if pd.isna(cell.delta_nll_high) else cell.delta_nll_high
+        style.note(axis, edge, place, "" if cell.quality_verdict == "worse" else str(cell.quality_verdict))
+    for axis in panels.values():
+        axis.axvline(0, color=style.GREY, linewidth=0.8, linestyle=(0, (3, 3)))
+        low, high = axis.get_xlim()
+        axis.set_xlim(low - (high - low) * 0.05, high + (high - low) * 0.3)
+    style.label_x(figure, panels, "change of NLL against the baseline [nats/token], 95% interval")
+    return figure
+
+
+def divergence(tables: Path) -> Figure:
+    """Percentiles of the KL divergence from the baseline, on a logarithmic axis."""
+    summary = pd.read_csv(tables / "summary.csv")
+    if summary["kl_mean"].notna().sum() == 0:
+        return style.empty("No divergence from a baseline was evaluated.")
+    figure, panels = style.rows_by_model(summary)
+    known = summary[["kl_p50", "kl_p99"]].to_numpy()
+    floor = max(1e-9, np.nanmin(known[known > 0]) / 3) if (known > 0).any() else 1e-9
+    for axis, place, cell in _cells(summary, panels):
+        if cell.variant == cell.baseline:
+            style.gap(axis, place, "baseline")
+            continue
+        if pd.isna(cell.kl_mean):
+            style.gap(axis, place, cell.status if cell.status != "ok" else cell.accuracy_status)
+            continue
+        # a KL of zero, or below it by rounding, has no place on this axis: it stands at the left edge
+        middle, high, highest, mean = (max(floor, cell[name]) for name in ("kl_p50", "kl_p90", "kl_p99", "kl_mean"))
+        shade = style.colour(cell.variant)
+        axis.plot([middle, highest], [place, place], color=shade, linewidth=1.2)
+        axis.plot([middle, high], [place, place], color=shade, linewidth=5, alpha=0.55, solid_capstyle="butt")
+        axis.plot(highest, place, marker="|", color=shade, markersize=8)
+        axis.plot(mean, place, **style.marker(cell.variant))
+    for axis in panels.values():
+        axis.set_xscale("log")
+    style.legend(
+        figure,
+        [
+            Line2D([], [], color=style.GREY, linewidth=5, alpha=0.55, label="50% to 90% of the tokens"),
+            Line2D([], [], color=style.GREY, linewidth=1.2, marker="|", markersize=8, label="to 99%"),
+            Line2D([], [], color=style.GREY, marker="o", linestyle="none", markersize=6, label="mean"),
+        ],
+    )
+    style.label_x(figure, panels, "KL divergence from the baseline [nats/token], logarithmic")
+    return figure
+
+
+def _cells(summary: pd.DataFrame, panels):
+    """(axis, place on the y axis, cell) of every model × variant; a cell that is not in the study has its status."""
+    order = style.variants(summary)
+    known = {(cell["model"], cell["variant"]): cell for _, cell in summary.iterrows()}
+    for (model, axis), (place, variant) in itertools.product(panels.items(), enumerate(order)):
+        if (model, variant) in known:
+            yield axis, place, known[model, variant]
+        else:
+            style.gap(axis, place, "not in this study")
+
+
+def _bar(axis, place: int, variant: str, value: float) -> None:
+    hollow = style.hollow(variant)
+    shade = style.colour(variant)
+    axis.barh(place, value, height=0.62, color="white" if hollow else shade, edgecolor=shade, alpha=0.75)
+
+
+FIGURES = {
+    "speed": speed,
+    "latency": latency,
+    "memory": memory,
+    "perplexity": perplexity,
+    "delta_nll": delta_nll,
+    "divergence": divergence,
+    "tradeoff": tradeoff,
+    "growth": growth,
+    "roofline": roofline,
+    "launch": launch,
+}
+
+
+def main(argv: list[str]) -> None:
+    parser = errors.parser(__doc__)
+    parser.add_argument("name", choices=sorted(FIGURES))
+    parser.add_argument("--tables", required=True, type=Path, metavar="FOLDER", help="what summarize wrote")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help=".svg or .png")
+    options = parser.parse_args(argv)
+    figure = FIGURES[options.name](options.tables)
+    style.save(figure, options.output, options.name)
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,66 @@
+"""Print the summary of a study on the terminal.
+
+python -m workflow.tradeoff.report.show --tables results/demo/tables
+"""
+
+from pathlib import Path
+
+import pandas as pd
+from tabulate import tabulate
+
+from workflow.tradeoff import errors
+from workflow.tradeoff.errors import UserError
+
+# column of tables/summary.csv: head on the terminal, digits after the point
+SHOWN = {
+    "model": ("model", None),
+    "variant": ("variant", None),
+    "decode_tokens_per_s": ("tokens/s", 1),
+    "speedup": ("speedup", 2),
+    "ttft_ms": ("TTFT ms", 1),
+    "weight_mb": ("weights MB", 0),
+    "whole_peak_mb": ("peak MB", 0),
+    "perplexity": ("perplexity", 2),
+    "degradation_pct": ("ppl change %", 1),
+    "same_top_pct": ("same top %", 1),
+    "quality_score": ("text 1-5", 2),
+    "state": ("status", None),
+}
+
+
+def told(summary: pd.DataFrame) -> pd.DataFrame:
+    """The summary with ``whole_peak_mb``, the higher of the peaks while loading and while decoding, and ``state``, the
+    status in words, maybe noisy.
+    """
+    noisy = summary["noisy"].astype(str).str.lower() == "true"
+    return summary.assign(
+        whole_peak_mb=summary[["load_peak_mb", "peak_mb"]].max(axis=1),
+        state=summary["status"].str.replace("_", " ") + noisy.map({True: ", noisy", False: ""}),
+    )
+
+
+def table(summary: pd.DataFrame) -> str:
+    """The summary's main columns as text; an absent figure is empty, and a cell's status says why."""
+    summary = told(summary)
+    columns = {head: _cells(summary[name], digits) for name, (head, digits) in SHOWN.items()}
+    align = ["left" if digits is None else "right" for _, digits in SHOWN.values()]
+    return tabulate(columns, headers="keys", colalign=align, disable_numparse=True)
+
+
+def _cells(column: pd.Series, digits: int | None) -> list[str]:
+    if digits is None:
+        return [str(value) for value in column]
+    return ["" if pd.isna(value) else f"{value:,.{digits}f}" for value in column]
+
+
+def main(argv: list[str]) -> None:
+    parser = errors.parser(__doc__)
+    parser.add_argument("--tables", required=True, type=Path, metavar="FOLDER", help="results/{study}/tables")
+    path = parser.parse_args(argv).tables / "summary.csv"
+    if not path.is_file():
+        raise UserError(f"{path} is not there: run the study first")
+    print(table(pd.read_csv(path)))
+
+
+if __name__ == "__main__":
+    errors.run(main)

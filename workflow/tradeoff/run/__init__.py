@@ -1,0 +1,1 @@
+"""What runs a stage and where: config, environment, container, lock, forks, preflight, digest of the code."""

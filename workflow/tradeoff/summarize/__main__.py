@@ -1,0 +1,44 @@
+"""Turn what was measured and evaluated into tidy tables, one row per cell.
+
+    python -m workflow.tradeoff.summarize --study demo --speed results/demo/speed/*/*.json \\
+        --quality results/demo/quality/*/*.json --models results/demo/models/*/manifest.json \\
+        --output results/demo/tables
+
+Every statistic is computed here and not where it was measured. A cell that does not pass its gates keeps its row,
+with status and reason, and claims no speed.
+"""
+
+from pathlib import Path
+
+from workflow.tradeoff import errors
+from workflow.tradeoff.errors import UserError
+from workflow.tradeoff.summarize import gates
+from workflow.tradeoff.summarize.build import summarize, write
+from workflow.tradeoff.summarize.cells import read
+
+
+def main(argv: list[str]) -> None:
+    parser = errors.parser(__doc__)
+    parser.add_argument("--study", required=True, help="name of the study")
+    parser.add_argument("--speed", nargs="*", default=[], metavar="FILE", help="speed/{model}/{variant}.json")
+    parser.add_argument("--quality", nargs="*", default=[], metavar="FILE", help="quality/{model}/{variant}.json")
+    parser.add_argument("--models", nargs="*", default=[], metavar="FILE", help="models/{model}/manifest.json")
+    parser.add_argument("--benchmarks", nargs="*", default=[], metavar="FILE", help="benchmarks/{rule}/….tsv, if any")
+    parser.add_argument("--convention", help="of the summary's accuracy columns; default: where divergence was taken")
+    parser.add_argument("--max-kl", type=float, default=gates.KL_MOST, help="nats a token, beyond it a cell diverged")
+    parser.add_argument(
+        "--max-delta-nll", type=float, default=gates.DELTA_NLL_MOST, help="the same for the change of NLL"
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="FOLDER", help="tables/")
+    options = parser.parse_args(argv)
+    cells = read(options.speed, options.quality, options.models)
+    for cell in cells:
+        for part in (cell.speed, cell.quality):
+            if part and part.get("study", options.study) != options.study:
+                raise UserError(f"{cell.model}/{cell.variant} is of study {part['study']!r}, not {options.study!r}")
+    found, notes_found = summarize(cells, options.benchmarks, options.convention, options.max_kl, options.max_delta_nll)
+    write(options.output, found, notes_found)
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,73 @@
+"""The gates: what must hold before a cell's figures are shown. Pure functions over what the stages wrote.
+
+Each gate returns a reason in plain words, or None when the cell passes.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+
+from workflow.tradeoff.run.environment import COMPARED, flatten
+from workflow.tradeoff.variants import Variant
+
+QUANTIZED_LEAST = 0.5  # share of the linear weights that must be stored in the variant's own bits
+KL_MOST = 2.0  # nats a token; a rounding of weights that still works stays far below one
+DELTA_NLL_MOST = 2.0  # nats a token: perplexity 7.4 times the baseline's
+
+
+def not_quantized(variant: Variant, proof: Mapping) -> str | None:
+    """A variant named after 8 or 4 bits whose linear weights are mostly stored otherwise."""
+    if not variant.quantized:
+        return None
+    fraction = proof.get("quantized_fraction")
+    if fraction is None:
+        return f"nothing shows that the linear weights are {variant.bits}-bit: the proof has no quantized_fraction"
+    if fraction >= QUANTIZED_LEAST:
+        return None
+    return f"only {fraction:.0%} of the linear weights are {variant.bits}-bit"
+
+
+def fell_back(proof: Mapping, device: str) -> str | None:
+    """Matrix products that run on another execution provider, or parameters on another device, than asked for."""
+    heavy = proof.get("heavy_elsewhere") or []
+    if heavy:
+        names = heavy if isinstance(heavy, Mapping) else sorted(set(map(str, heavy)))
+        return f"matrix products run on another execution provider than asked for on {device}: {', '.join(names)}"
+    elsewhere: dict[str, int] = {}
+    for place, count in (proof.get("parameters") or {}).items():
+        where = place.rpartition("@")[2].split(":")[0]
+        if "@" in place and where != device:
+            elsewhere[where] = elsewhere.get(where, 0) + count
+    if elsewhere:
+        return f"{sum(elsewhere.values()):,} parameters are on {', '.join(sorted(elsewhere))}, not on {device}"
+    return None
+
+
+def diverged(
+    nll: Iterable[float | None],
+    kl_mean: float | None,
+    delta_nll: float | None,
+    kl_most: float = KL_MOST,
+    delta_most: float = DELTA_NLL_MOST,
+) -> str | None:
+    """NLL that is not a number, or a distance to the baseline beyond reason.
+
+    nll: mean NLL of each convention, None where it is not a number. kl_mean: mean KL divergence from the
+    baseline, delta_nll: mean NLL less the baseline's, both nats a token; None where unknown.
+    """
+    if any(value is None or not math.isfinite(value) for value in nll):
+        return "the log-probabilities are not numbers (NaN or infinite)"
+    if kl_mean is not None and not kl_mean <= kl_most:
+        return f"KL divergence from the baseline is {kl_mean:.2f} nats a token, beyond {kl_most:g}"
+    if delta_nll is not None and not abs(delta_nll) <= delta_most:
+        return f"NLL differs from the baseline's by {delta_nll:+.2f} nats a token, beyond {delta_most:g}"
+    return None
+
+
+def environment_differences(one: Mapping | None, other: Mapping | None) -> list[str]:
+    """Fields in which two environments differ, as ``field: a | b``; only those that decide what may be compared."""
+    first, second = (flatten({key: (data or {}).get(key) for key in COMPARED}) for data in (one, other))
+    return [
+        f"{name}: {first.get(name, 'absent')} | {second.get(name, 'absent')}"
+        for name in sorted(first.keys() | second.keys())
+        if first.get(name) != second.get(name)
+    ]

@@ -1,0 +1,94 @@
+"""One cell's row of the summary: its figures out of the raw samples, log-probs and proof, and the gates' word on it.
+
+Pure functions. A figure that was not earned is None.
+"""
+
+from collections.abc import Mapping
+
+from workflow.tradeoff.columns import COLUMNS
+from workflow.tradeoff.summarize import gates, rows_accuracy, rows_speed
+from workflow.tradeoff.summarize.cells import Cell
+
+CLAIMS = (  # what a gated cell must not claim
+    *(name for name in COLUMNS if name.startswith(("decode_", "ttft_", "itl_", "speedup", "study_s", "study_t"))),
+    "speed_verdict", "memory_reduction_pct", "mbu_pct", "roofline_label",
+)  # fmt: skip
+RATIOS = (
+    *(name for name in COLUMNS if name.startswith(("speedup", "study_speedup", "delta_nll", "degradation"))),
+    "speed_verdict", "quality_verdict", "memory_reduction_pct",
+)  # fmt: skip
+
+
+def row(cell: Cell, baseline: Cell | None, convention: str | None, limits: Mapping[str, float]) -> dict:
+    """The summary row of ``cell``: every name of COLUMNS, None where there is no figure.
+
+    baseline: the cell of the same model that it is compared with; None when it was not run.
+    convention: of the accuracy columns. limits: kl_most and delta_most, for the gate on divergence.
+    """
+    speed, text = cell.speed, cell.quality
+    line: dict = dict.fromkeys(COLUMNS)
+    head = speed or text
+    line |= {name: head.get(name) for name in ("study", "model", "variant", "baseline")}
+    line |= {
+        "device": speed.get("device"),
+        "threads": speed.get("threads"),
+        "parameters": cell.facts.get("parameters"),
+        "size_class": size_class(cell.facts.get("parameters")),
+        "status": speed.get("status", "not_measured"),
+        "accuracy_status": text.get("status", "not_evaluated"),
+        "environment": (head.get("environment") or {}).get("digest", "")[:12] or None,
+    }
+    reasons = [("" if part is speed else "accuracy: ") + part["reason"] for part in (speed, text) if part.get("reason")]
+    if speed.get("status") == "ok":
+        line |= rows_speed.speed_columns(speed)
+        line |= rows_speed.memory_columns(speed, baseline) | rows_speed.proof_columns(cell)
+    if text.get("conventions"):
+        line |= rows_accuracy.accuracy_columns(cell, baseline, convention) | rows_accuracy.text_columns(text)
+    differences = _differences(cell, baseline)
+    if differences:
+        line |= dict.fromkeys(RATIOS)
+        reasons.append(f"no ratio: the baseline ran in another environment ({'; '.join(differences)})")
+    gate = judge(cell, line, limits)
+    if gate and line["status"] == "ok":
+        line["status"] = gate[0]
+        reasons.append(gate[1])
+    if line["status"] != "ok":
+        line |= dict.fromkeys(CLAIMS)
+    if line["status"] == "diverged":
+        line |= dict.fromkeys(("quality_verdict",))
+    line["reason"] = "; ".join(dict.fromkeys(reasons)) or None
+    return line
+
+
+def judge(cell: Cell, line: Mapping, limits: Mapping[str, float]) -> tuple[str, str] | None:
+    """The first gate that the cell does not pass, as (status, reason)."""
+    if proof := cell.speed.get("proof"):
+        if reason := gates.not_quantized(cell.spec, proof):
+            return "not_quantized", reason
+        if reason := gates.fell_back(proof, rows_speed.requested(cell)):
+            return "fell_back", reason
+    if cell.quality.get("status") == "ok":
+        means = [found.get("mean_nll") for found in cell.quality["conventions"].values()]
+        if reason := gates.diverged(means, line["kl_mean"], line["delta_nll"], **limits):
+            return "diverged", reason
+    elif cell.quality.get("status") == "diverged":
+        return "diverged", cell.quality.get("reason") or "the log-probabilities are not numbers"
+    return None
+
+
+def _differences(cell: Cell, baseline: Cell | None) -> list[str]:
+    if baseline is None or baseline is cell:
+        return []
+    found: list[str] = []
+    for kind in ("speed", "quality"):
+        ours, theirs = getattr(cell, kind), getattr(baseline, kind)
+        if ours.get("status") == "ok" and theirs.get("status") == "ok":
+            found += gates.environment_differences(ours.get("environment"), theirs.get("environment"))
+    return list(dict.fromkeys(found))
+
+
+def size_class(parameters: float | None) -> str | None:
+    """The study's classes: small below 1e9 parameters, medium to 6e9, large above."""
+    if parameters is None:
+        return None
+    return "small" if parameters < 1e9 else "medium" if parameters <= 6e9 else "large"

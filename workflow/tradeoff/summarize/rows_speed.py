@@ -1,0 +1,178 @@
+"""Speed, latency, memory and roofline of one cell, out of its raw samples. Megabytes are 1e6 bytes."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from workflow.tradeoff import stats
+from workflow.tradeoff.summarize.cells import Cell
+
+MEGA = 1e6
+
+
+def requested(cell: Cell) -> str:
+    """The device that the cell's work is meant to run on: a variant may ask for the CPU provider by its options."""
+    return "cpu" if cell.spec.option("provider") == "CPUExecutionProvider" else cell.speed["device"]
+
+
+def replicates(speed: Mapping, protocol: str, role: str) -> list[dict]:
+    """The replicates of a role, in the order they ran; empty when the protocol was not run."""
+    runs = (speed.get("protocols") or {}).get(protocol, {}).get("replicates", [])
+    return sorted((run for run in runs if run["role"] == role and run["samples"]), key=lambda run: run["replicate"])
+
+
+def decode_rates(run: Mapping) -> list[float]:
+    """Decode tokens a second of each sample of a replicate: tokens / summed inter-token times."""
+    return [len(sample["itl_s"]) / sum(sample["itl_s"]) for sample in run["samples"]]
+
+
+def first_token_seconds(run: Mapping) -> list[float]:
+    """Seconds to the first token of each sample of a replicate."""
+    return [sample["ttft_s"] for sample in run["samples"]]
+
+
+def study_rates(run: Mapping) -> list[float]:
+    """Tokens a second of each sample by the study's protocol: new tokens / seconds of the whole call."""
+    return [sample["new_tokens"] / sample["total_s"] for sample in run["samples"]]
+
+
+def pooled_itl(run: Mapping) -> np.ndarray:
+    """All inter-token times (n,) of a replicate, seconds."""
+    return np.concatenate([sample["itl_s"] for sample in run["samples"]])
+
+
+def speed_columns(speed: Mapping) -> dict:
+    """Speed, latency and their intervals over replicates."""
+    line: dict = {}
+    own = replicates(speed, "standard", "cell")
+    if own:
+        line |= triple("decode_tokens_per_s", stats.median_interval([decode_rates(run) for run in own]))
+        line |= triple(
+            "ttft_ms",
+            stats.median_interval([[1e3 * sample["ttft_s"] for sample in run["samples"]] for run in own]),
+        )
+        for percent in (50, 90, 99):
+            values = [1e3 * float(np.percentile(pooled_itl(run), percent)) for run in own]
+            line |= triple(f"itl_p{percent}_ms", stats.median_interval(values))
+        line |= _ratio("speedup", speed, own, replicates(speed, "standard", "baseline"), decode_rates)
+        line |= _ratio("ttft_ratio", speed, own, replicates(speed, "standard", "baseline"), first_token_seconds)
+        line["speed_verdict"] = _speed_verdict(speed, line)
+        line["replicates"] = len(own)
+        line["noisy"] = str(bool(speed["protocols"]["standard"].get("noisy"))).lower()
+        usual = line["itl_p50_ms"] / 1e3
+        harness = [run["harness_s"] for run in own if run.get("harness_s") is not None]
+        line["harness_pct"] = 100 * statistics.median(harness) / usual if harness else None
+        line["drift_pct"] = drift(own)
+    short = replicates(speed, "study", "cell")
+    if short:
+        seconds = [sample["total_s"] for run in short for sample in run["samples"]]
+        tokens = [sample["new_tokens"] for run in short for sample in run["samples"]]
+        line["study_tokens_per_s"] = sum(tokens) / sum(seconds)
+        line["study_s_mean"] = statistics.fmean(seconds)
+        line["study_s_sd"] = statistics.stdev(seconds) if len(seconds) > 1 else None
+        line |= _ratio("study_speedup", speed, short, replicates(speed, "study", "baseline"), study_rates)
+    return line
+
+
+def triple(name: str, interval) -> dict:
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def _ratio(name: str, speed: Mapping, cell: Sequence[Mapping], baseline: Sequence[Mapping], rates) -> dict:
+    """Paired ratio over the replicates that the cell and its baseline both have; 1 for the baseline itself."""
+    if speed["variant"] == speed["baseline"]:
+        return {name: 1.0, f"{name}_low": 1.0, f"{name}_high": 1.0}
+    own, base = ({run["replicate"]: rates(run) for run in runs} for runs in (cell, baseline))
+    pairs = sorted(own.keys() & base.keys())
+    if not pairs:
+        return {}
+    return triple(name, stats.paired_ratio([own[pair] for pair in pairs], [base[pair] for pair in pairs]))
+
+
+def _speed_verdict(speed: Mapping, line: Mapping) -> str | None:
+    if speed["variant"] == speed["baseline"]:
+        return "baseline"
+    if line.get("speedup") is None:
+        return None
+    return stats.speed_verdict(line["speedup_low"], line["speedup_high"])
+
+
+def drift(runs: Sequence[Mapping]) -> float | None:
+    """Spread of the calibration loop over the replicates, (longest - shortest) / median, in percent."""
+    loops = [statistics.median(run["calibration_s"]) for run in runs if run.get("calibration_s")]
+    return 100 * (max(loops) - min(loops)) / statistics.median(loops) if loops else None
+
+
+def memory_columns(speed: Mapping, baseline: Cell | None) -> dict:
+    """Memory in MB, and the reduction of the weights against the baseline's own cell in percent."""
+    memory = speed.get("memory") or {}
+    line = {
+        f"{name}_mb": None if memory.get(f"{source}_bytes") is None else memory[f"{source}_bytes"] / MEGA
+        for name, source in (
+            ("disk", "disk"), ("weight", "weight"), ("cache", "cache"), ("peak", "decode_peak"),
+            ("load_peak", "load_peak"), ("before_load", "before_load"),
+        )
+    }  # fmt: skip
+    line["memory_kind"] = memory.get("kind")
+    line["memory_mb"] = None if line["weight_mb"] is None else line["weight_mb"] + (line["cache_mb"] or 0)
+    base = (baseline.speed.get("memory") or {}) if baseline else {}
+    if line["weight_mb"] is not None and base.get("weight_bytes"):
+        line["memory_reduction_pct"] = 100 * (1 - line["weight_mb"] * MEGA / base["weight_bytes"])
+    return line
+
+
+def bytes_per_token(cell: Cell) -> float | None:
+    """Bytes that one decoded token reads: all weights in memory but a looked-up table, and the cache.
+
+    The engine's proof says which bytes a token does not read. Where it does not, a table of embeddings, which gives
+    one row a token, is left out if it lies apart from the LM head: if the weights without it still hold every linear
+    weight. (A tied head shares it; an ONNX graph may hold a copy.)
+    """
+    proof, memory = cell.speed.get("proof") or {}, cell.speed.get("memory") or {}
+    total, cache = memory.get("weight_bytes"), memory.get("cache_bytes") or 0
+    if not total:
+        return None
+    if proof.get("unread_bytes") is not None:
+        return total - proof["unread_bytes"] + cache
+    size = _float_size(proof.get("weight_bytes") or {})
+    linear, quantized = proof.get("linear_weights") or 0, proof.get("linear_quantized") or 0
+    products = quantized * cell.spec.bits / 8 + (linear - quantized) * size
+    table = (cell.facts.get("embedding_parameters") or 0) * size
+    read = total - table if table and total - table >= products else total
+    return read + cache
+
+
+def _float_size(weight_bytes: Mapping[str, int]) -> int:
+    """Bytes of a number of the floating-point type that holds the most weights; 4 where there is none."""
+    floats = {name: count for name, count in weight_bytes.items() if "float" in name and "float8" not in name}
+    largest = max(floats, key=floats.get, default="float32")
+    return 2 if largest.endswith("16") else 8 if largest.endswith("64") else 4
+
+
+def proof_columns(cell: Cell) -> dict:
+    """Quantized fraction and the roofline."""
+    proof = cell.speed.get("proof") or {}
+    read = bytes_per_token(cell)
+    line = {"quantized_fraction": proof.get("quantized_fraction"), "bytes_per_token": read}
+    bandwidth = (cell.speed.get("bandwidth") or {}).get("bytes_per_s")
+    own = replicates(cell.speed, "standard", "cell")
+    if bandwidth and read and own:
+        rate = stats.median_interval([decode_rates(run) for run in own]).value
+        line["mbu_pct"] = 100 * read * rate / bandwidth
+        line["roofline_label"] = roofline_label(line["mbu_pct"], cell, proof)
+    return line
+
+
+def roofline_label(mbu_pct: float, cell: Cell, proof: Mapping) -> str:
+    """What holds the cell back; half of the measured bandwidth and more counts as bound by it."""
+    if proof.get("heavy_elsewhere"):
+        return "fallback-bound"
+    if not cell.spec.cache:
+        return "recompute-bound"
+    if mbu_pct >= 50:
+        return "bandwidth-bound"
+    if requested(cell) == "cuda":
+        kernels = (cell.speed.get("kernels") or {}).get("kernels_per_token")
+        return f"launch-bound ({kernels:.0f} kernels per token)" if kernels else "launch-bound"
+    return "compute-bound"
