@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from workflow.tradeoff import architecture
 from workflow.tradeoff.engines import linear
 from workflow.tradeoff.errors import CellFailure
 
@@ -109,9 +110,9 @@ def from_network(network, convert=None) -> Decoder:
     elif config.model_type == "llama":
         _require(config, hidden_act="silu")
         body, blocks = network.model, network.model.layers
-        heads = config.num_attention_heads
-        width = getattr(config, "head_dim", None) or config.hidden_size // heads
-        shape = Shape("llama", heads, config.num_key_value_heads, width, config.rms_norm_eps)
+        heads = architecture.heads(config)
+        width = architecture.head_size(config)
+        shape = Shape("llama", heads, architecture.kv_heads(config), width, config.rms_norm_eps)
         embedding, positions, rotary, last = body.embed_tokens.weight.data, None, body.rotary_emb, body.norm
     else:
         raise CellFailure("unsupported", f"graph variants know GPT-2 and Llama, not {config.model_type}")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from workflow.tradeoff import architecture
 from workflow.tradeoff.engines import decoder, hf, linear
 from workflow.tradeoff.errors import CellFailure
 from workflow.tradeoff.variants import VARIANTS, Variant
@@ -38,7 +39,7 @@ class GraphEngine:
         source = VARIANTS[variant.option("source", variant.name)]
         network = hf.load_model(source, artifact, device)
         self.config = network.config
-        self.context = network.config.max_position_embeddings
+        self.context = architecture.longest(network.config)
         convert = WEIGHT_ONLY[variant.bits] if variant.option("weight_only") else None
         with torch.no_grad():
             self.decoder = decoder.from_network(network, convert)

@@ -15,6 +15,7 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
+from workflow.tradeoff import architecture
 from workflow.tradeoff.variants import Variant
 
 # bitsandbytes warns on every call that INT8 activations pass through float16: said once, in the README
@@ -80,7 +81,7 @@ class HfEngine:
         self.network = network
         self.variant = variant
         self.device = torch.device(device)
-        self.context = network.config.max_position_embeddings
+        self.context = architecture.longest(network.config)
         self.cache = None
 
     @torch.inference_mode()
@@ -124,11 +125,8 @@ class HfEngine:
 
 
 def cache_bytes(config, itemsize: int, length: int) -> int:
-    """Bytes of the keys and values of ``length`` tokens: 2 × layers × KV heads × head width × item size each."""
-    heads = config.num_attention_heads
-    kv_heads = getattr(config, "num_key_value_heads", None) or heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return 2 * config.num_hidden_layers * kv_heads * width * itemsize * length
+    """Bytes of the keys and values of ``length`` tokens."""
+    return architecture.cache_values(config) * itemsize * length
 
 
 def torch_proof(network, variant: Variant) -> dict:

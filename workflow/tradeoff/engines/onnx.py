@@ -11,6 +11,7 @@ import onnxruntime as ort
 import torch
 from transformers import AutoConfig
 
+from workflow.tradeoff import architecture
 from workflow.tradeoff.engines.hf import cache_bytes
 from workflow.tradeoff.engines.onnx_graph import graph_proof
 from workflow.tradeoff.errors import CellFailure
@@ -45,7 +46,7 @@ class OnnxEngine:
         self.provider = variant.option("provider") or PROVIDERS[device]
         self.threads = threads
         self.config = AutoConfig.from_pretrained(model, local_files_only=True, trust_remote_code=False)
-        self.context = self.config.max_position_embeddings
+        self.context = architecture.longest(self.config)
         self.session = self._open(ort.SessionOptions())
         self.device = torch.device("cuda" if self.session.get_providers()[0] == PROVIDERS["cuda"] else "cpu")
         inputs = {entry.name: entry for entry in self.session.get_inputs()}
@@ -91,7 +92,9 @@ class OnnxEngine:
         if "position_ids" in self.inputs:
             positions = torch.arange(length, length + width, device=self.device)
             feeds["position_ids"] = positions.expand(batch, width).contiguous()
-        logits = torch.empty(batch, width, self.config.vocab_size, dtype=self.logits_dtype, device=self.device)
+        logits = torch.empty(
+            batch, width, architecture.vocabulary(self.config), dtype=self.logits_dtype, device=self.device
+        )
         present, outputs = {}, {"logits": logits}
         for name, entry in self.past.items():
             heads, head_width = entry.shape[1], entry.shape[3]

@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime as ort
 import torch
 
+from workflow.tradeoff import architecture
 from workflow.tradeoff.engines.onnx import PROVIDERS, TORCH, OnnxEngine
 from workflow.tradeoff.variants import Variant
 
@@ -65,7 +66,9 @@ class SharedEngine(OnnxEngine):
         batch, length = ids.shape
         positions = torch.arange(length, device=self.device).expand(batch, length).contiguous()
         lengths = torch.full((batch,), length - 1, dtype=torch.int32, device=self.device)
-        logits = torch.empty(batch, length, self.config.vocab_size, dtype=self.logits_dtype, device=self.device)
+        logits = torch.empty(
+            batch, length, architecture.vocabulary(self.config), dtype=self.logits_dtype, device=self.device
+        )
         shape = (batch, self.kv_heads, length, self.width)
         binding = self.session.io_binding()
         self._inputs(binding, ids, positions, lengths, length)
@@ -161,7 +164,9 @@ class SharedEngine(OnnxEngine):
             self.token = torch.zeros(1, 1, dtype=torch.int64, device=self.device)
             self.position = torch.zeros(1, dtype=torch.int64, device=self.device)
             self.lengths = torch.zeros(1, dtype=torch.int32, device=self.device)
-            self.logits = torch.empty(1, 1, self.config.vocab_size, dtype=self.logits_dtype, device=self.device)
+            self.logits = torch.empty(
+                1, 1, architecture.vocabulary(self.config), dtype=self.logits_dtype, device=self.device
+            )
             self._prepare()
             if kept:
                 for name, before in kept.items():

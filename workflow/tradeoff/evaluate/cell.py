@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from transformers import AutoConfig, AutoTokenizer
 
-from workflow.tradeoff import engines, files, words
+from workflow.tradeoff import architecture, engines, files, words
 from workflow.tradeoff.errors import CellFailure, UserError
 from workflow.tradeoff.evaluate import baselines, conventions, divergence, generation, scoring
 from workflow.tradeoff.evaluate.baselines import Baseline
@@ -84,14 +84,13 @@ def prepare(args, corpus: dict):
     tokenizer = AutoTokenizer.from_pretrained(args.model_folder, **local)
     config = AutoConfig.from_pretrained(args.model_folder, **local)
     vocab = conventions.vocabulary(tokenizer, args.bos)
-    context = config.max_position_embeddings
+    context = architecture.longest(config)
     plans = [
         conventions.plan(name, corpus["rows"], corpus["documents"], vocab, context, args.max_tokens or None)
         for name in args.conventions
     ]
     prompts = generation.prompts(tokenizer, vocab, args.chat) if args.generate_tokens > 0 else []
-    for ids in prompts:
-        generation.check_fits(len(ids), args.generate_tokens, context)
+    prompts = generation.fitting(prompts, args.generate_tokens, context)
     return tokenizer, config, plans, prompts
 
 
@@ -115,16 +114,16 @@ def run(args, engine, prepared, baseline: Baseline | None, result: dict):
     elif visitor:
         result["divergence"] = {first: visitor.summary()}
         arrays |= {f"{first}/{key}": array for key, array in visitor.arrays().items()}
-    result |= judge(result["conventions"][first]["mean_nll"], config.vocab_size, baseline, first)
+    result |= judge(result["conventions"][first]["mean_nll"], architecture.vocabulary(config), baseline, first)
     stop = generation.stop_tokens(config, tokenizer)
-    for index, prompt in enumerate(prompts):
+    for place, (index, prompt) in enumerate(prompts.items()):
         ids = generation.greedy(engine, prompt, args.generate_tokens, stop)
         result["generated"].append(
             {
                 "prompt": PROMPTS[index],
                 "text": tokenizer.decode(ids, skip_special_tokens=True),
                 "token_ids": ids,
-                "first_difference": generation.first_difference(ids, baseline.text(index)) if baseline else None,
+                "first_difference": generation.first_difference(ids, baseline.text(place)) if baseline else None,
             }
         )
     return result, arrays, recorded

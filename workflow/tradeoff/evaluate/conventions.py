@@ -31,6 +31,7 @@ from functools import cache
 
 import numpy as np
 
+from workflow.tradeoff import architecture
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.evaluate import detokenizer
 from workflow.tradeoff.words import convention
@@ -132,6 +133,11 @@ def plan(
     Raises UserError for an unknown name, a window beyond the context, or a corpus shorter than one window.
     """
     match = convention(name)
+    if name == "word" and context >= architecture.UNBOUNDED:
+        raise UserError(
+            "evaluate.conventions: 'word' takes the model's whole context, and this model states no bound: "
+            "name a window, as in word-2048"
+        )
     if match["word"] or name == "word":
         result = _word(name, rows, documents, vocab, min(int(match["word"] or context), context), max_tokens)
     elif name == "study":

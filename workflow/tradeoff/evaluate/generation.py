@@ -22,6 +22,17 @@ def greedy(engine: Engine, ids: Sequence[int], new_tokens: int, stop: Collection
     return tokens
 
 
+def fitting(prompts: Sequence[list[int]], new_tokens: int, context: int) -> dict[int, list[int]]:
+    """The prompts, by their place among PROMPTS, that leave room for at least one token of ``context``.
+
+    The others cannot be asked of this model at all. UserError when fewer new tokens would do.
+    """
+    kept = {index: ids for index, ids in enumerate(prompts) if len(ids) < context}
+    for ids in kept.values():
+        check_fits(len(ids), new_tokens, context)
+    return kept
+
+
 def prompts(tokenizer, vocab: Vocabulary, chat: str) -> list[list[int]]:
     """Token ids of the study's prompts: as a user's turn where ``chat`` is auto and the tokenizer has a template.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from workflow.tradeoff import architecture
 from workflow.tradeoff.engines.base import Engine
 from workflow.tradeoff.evaluate.conventions import Window
 
@@ -225,7 +226,7 @@ def random_weights(network) -> Hypothesis:
     if not spread:
         return Hypothesis("random_weights", EVIDENCE, None, "the config does not say how weights are initialized")
     # GPT-2 shrinks the weights that end a residual branch
-    usual = (spread, spread / math.sqrt(2 * config.get_text_config().num_hidden_layers))
+    usual = (spread, spread / math.sqrt(2 * architecture.layers(config)))
     fresh = tensors = 0
     for name, weight in network.named_parameters():
         value = weight.float()

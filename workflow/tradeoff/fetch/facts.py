@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from workflow.tradeoff import architecture
 from workflow.tradeoff.errors import UserError
 
 
@@ -12,8 +13,9 @@ def of_config(config) -> dict:
     embedding_parameters: those of all lookup tables, tokens and positions.
     decode_parameters: those that one decoded token must read. A table that is not also the head gives one row per
     token, so the position table and an untied input embedding are left out.
+    context: the longest sequence, None where the config states no bound.
     kv_values_per_token: numbers that the KV cache keeps for one token: 2 x layers x KV heads x head size.
-    Raises UserError when the config fits no model of its type, or has no context length.
+    Raises UserError when the config fits no model of its type.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -21,31 +23,23 @@ def of_config(config) -> dict:
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+    except Exception as error:  # a library refuses a config in whatever way it likes
         reason = str(error).partition("\n")[0]
         raise UserError(f"transformers builds no {config.model_type} from its config ({reason}): correct it") from error
     head = model.get_output_embeddings()
     tables = {id(module.weight): module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding)}
     looked_up = sum(weight.numel() for key, weight in tables.items() if head is None or key != id(head.weight))
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    text = config.get_text_config()
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    context = getattr(text, "max_position_embeddings", None)
-    if not context:
-        raise UserError(
-            f"the config of {config.model_type} gives no max_position_embeddings: such models are not supported"
-        )
     return {
         "architecture": config.model_type,
         "parameters": parameters,
         "embedding_parameters": sum(weight.numel() for weight in tables.values()),
         "decode_parameters": parameters - looked_up,
         "tied": head is not None and head.weight is model.get_input_embeddings().weight,
-        "context": context,
-        "vocab_size": text.vocab_size,
-        "layers": text.num_hidden_layers,
-        "kv_values_per_token": 2 * text.num_hidden_layers * heads * size,
+        "context": architecture.context(config),
+        "vocab_size": architecture.vocabulary(config),
+        "layers": architecture.layers(config),
+        "kv_values_per_token": architecture.cache_values(config),
     }
 
 

@@ -65,13 +65,17 @@ def _sum_seconds(vector: torch.Tensor) -> float:
 
 
 def kernel_profile(engine) -> dict | None:
-    """What a decode step launches on the GPU, and how long the device works and waits; None on the CPU.
+    """What a decode step launches on the GPU, and how long the device works and waits; None on the CPU, or where
+    these steps do not fit the model's context.
 
     The profiler slows the launches down, so the wall time of a step is taken without it.
     """
     if engine.device.type != "cuda":
         return None
-    token = engine.prefill(torch.arange(1, PROMPT + 1)[None])
+    room = engine.context - 3 * STEPS
+    if room < 1:
+        return None
+    token = engine.prefill(torch.arange(1, min(PROMPT, room) + 1)[None])
     walls = []
     for _ in range(2 * STEPS):  # the first half warms up
         engine.synchronize()

@@ -29,6 +29,7 @@ PASSAGE = (
     "Ships left by one and shops closed by the other. When a new mayor wished to set them alike, a long debate began. "
 )
 CALIBRATION = 256  # width of the matrices of the calibration loop
+GROWTH_TOKENS = 6  # of each generation that shows the cache's growth
 RETAKES = 3  # of a sample that a throttled GPU spoiled
 
 
@@ -87,11 +88,11 @@ def cache_growth(engine: Engine, ids: torch.Tensor) -> dict:
 
     A cache that is really used makes the second about as fast as the first, since only the read of the cache grows.
     """
-    long = min(8 * ids.shape[1], engine.context - 8)
-    result = {"lengths": [ids.shape[1], long], "step_s": []}
+    room = max(1, engine.context - GROWTH_TOKENS)
+    result = {"lengths": [min(ids.shape[1], room), min(8 * ids.shape[1], room)], "step_s": []}
     for length in result["lengths"]:
         prompt = ids.repeat(1, -(-length // ids.shape[1]))[:, :length]
-        steps = sorted(take(engine, prompt, 6)["itl_s"])
+        steps = sorted(take(engine, prompt, GROWTH_TOKENS)["itl_s"])
         result["step_s"].append(steps[len(steps) // 2])
     return result
 
@@ -116,7 +117,13 @@ def standard(engine: Engine, ids: torch.Tensor, new_tokens: int, warmup: int, sa
 
 
 def study(engine: Engine, ids: torch.Tensor, runs: int) -> list[dict]:
-    """The study's protocol: whole ``generate`` calls of STUDY_NEW_TOKENS tokens, prefill included."""
+    """The study's protocol: whole ``generate`` calls of STUDY_NEW_TOKENS tokens, prefill included.
+
+    None at all where the prompt and these tokens do not fit the model's context.
+    """
+    if (length := ids.shape[1] + STUDY_NEW_TOKENS) > engine.context:
+        print(f"the study's protocol is left out: it takes {length} tokens, the model {engine.context}")
+        return []
     results = []
     for _ in range(runs):
         engine.synchronize()

@@ -13,7 +13,7 @@ from unittest import mock
 
 import torch
 
-from workflow.tradeoff import errors, files
+from workflow.tradeoff import architecture, errors, files
 from workflow.tradeoff.engines import hf, onnx
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.prepare import external
@@ -69,7 +69,7 @@ def export(model: Path, output: Path, cache: bool, threads: int) -> dict:
     ``greedy_agrees`` (the same 8 greedy tokens, which with a cache pass through it).
     """
     reference = hf.load(VARIANTS["torch-fp32"], model, model, "cpu", threads)
-    ids = probe_ids(reference.network.config.vocab_size)
+    ids = probe_ids(architecture.vocabulary(reference.network.config))
     expected, expected_tokens = reference.score(ids), reference.generate(ids, 8)
     weights = reference.network.state_dict()  # a tied head has both its names here, and a matrix of its own there
     files.check_disk(output, sum(tensor.nbytes for tensor in weights.values()), f"exporting {model.name}")

@@ -15,7 +15,7 @@ import torch
 from onnx import TensorProto, helper
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from workflow.tradeoff import errors, files
+from workflow.tradeoff import architecture, errors, files
 from workflow.tradeoff.engines import decoder, linear
 from workflow.tradeoff.prepare import external
 
@@ -161,7 +161,7 @@ def fuse(model: Path, path: Path, dtype: torch.dtype = torch.float16) -> None:
         model, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False
     )
     with torch.no_grad():
-        build(decoder.from_network(network), network.config.max_position_embeddings, path)
+        build(decoder.from_network(network), architecture.longest(network.config), path)
 
 
 def main(argv: list[str]) -> None:

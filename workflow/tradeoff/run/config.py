@@ -7,6 +7,7 @@ from pathlib import Path
 import jsonschema
 import yaml
 
+from workflow.tradeoff import architecture
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.variants import VARIANTS
 from workflow.tradeoff.words import convention
@@ -181,8 +182,8 @@ def check_meaning(config: dict) -> None:
         if baseline not in variants:
             where = f"models.{name}.baseline" if "baseline" in model else "baseline"
             raise UserError(f"config key {where}: {baseline} is not a variant of {name}: add it or name another")
-        architecture = model.get("architecture", {})
-        context = architecture.get("max_position_embeddings") or architecture.get("n_positions")
+        stated = model.get("architecture", {})
+        context = next((stated[key] for key in architecture.CONTEXT if isinstance(stated.get(key), int)), None)
         length = config["measure"]["prompt_tokens"] + config["measure"]["new_tokens"]
         if context and length > context:
             raise UserError(

@@ -2,15 +2,16 @@
 
 from pathlib import Path
 
+from workflow.tradeoff import architecture
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.fetch.sources import byte_tokenizer, checkpoint
 
 
-def config_of(architecture: dict):
-    """The transformers config of ``architecture`` (``model_type`` and its settings); UserError when it is not one."""
+def config_of(stated: dict):
+    """The transformers config of ``stated`` (``model_type`` and its settings); UserError when it is not one."""
     from transformers import CONFIG_MAPPING, AutoConfig
 
-    settings = dict(architecture)
+    settings = dict(stated)
     kind = settings.pop("model_type", None)
     if kind not in CONFIG_MAPPING:
         raise UserError(f"model_type {kind!r} in `architecture` is not one that transformers knows: correct it")
@@ -30,7 +31,7 @@ def build(config, folder: Path, *, seed: int, dtype: str) -> None:
     from transformers import AutoModelForCausalLM
 
     config.bos_token_id = config.eos_token_id = config.pad_token_id = byte_tokenizer.SIZE - 1
-    byte_tokenizer.save(folder, vocab_size=config.vocab_size, context=config.max_position_embeddings)
+    byte_tokenizer.save(folder, vocab_size=architecture.vocabulary(config), context=architecture.longest(config))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         # drawn in float32, where torch is several times as fast as in float16
