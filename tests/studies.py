@@ -150,7 +150,7 @@ def make(folder: Path, trained: bool = True) -> Study:
             "format": "wikitext",
             "license": "written for the tests",
         },
-        "measure": {"replicates": 2, "prompt_tokens": 8, "new_tokens": 6, "study_runs": 1, "rounds": 1},
+        "measure": {"pairs": 2, "prompt_tokens": 8, "new_tokens": 6, "study_runs": 1, "budget_s": 1, "lost_share": 9},
         "evaluate": {
             "conventions": ["windows-64", "study"],
             "max_tokens": 1024,

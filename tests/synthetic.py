@@ -119,8 +119,8 @@ def write(
 
     Faults: out_of_memory, unsupported, error (the cell failed while measured), quality_error (while
     evaluated), not_quantized, fell_back, nan (NLL not finite), garbage (the text is another model's),
-    other_machine, noisy, random (no accuracy: not_applicable). environment: fields that differ from ENVIRONMENT;
-    with ``"device": "cuda"`` each cell has a profile of its kernels.
+    other_machine, noisy, disturbed, random (no accuracy: not_applicable). environment: fields that differ from
+    ENVIRONMENT; with ``"device": "cuda"`` each cell has a profile of its kernels.
     """
     folder = Path(folder)
     faults = faults or {}
@@ -162,7 +162,7 @@ def write(
 def speed(model, variant, baseline, fault, rng, replicates, protocols, where=ENVIRONMENT) -> dict:
     """One speed file of the contract."""
     head = {
-        "schema": 1, "study": "synthetic", "model": model, "variant": variant, "baseline": baseline,
+        "schema": 2, "study": "synthetic", "model": model, "variant": variant, "baseline": baseline,
         "device": where["device"], "threads": 1, "status": "ok", "reason": "",
     }  # fmt: skip
     environment = dict(where)
@@ -185,28 +185,30 @@ def speed(model, variant, baseline, fault, rng, replicates, protocols, where=ENV
             growth = 0.0 if VARIANTS[name].cache else 0.01
             samples = [
                 {
-                    "ttft_s": seconds * 3,
+                    "turn": turn, "ttft_s": seconds * 3, "calibration_s": 0.01 * drift, "disturbed": "",
                     "itl_s": [seconds * (1 + growth * step) * (1 + abs(rng.normal(0, 0.03))) for step in range(31)],
                 }
-                for _ in range(3)
-            ]
+                for turn in range(3)
+            ]  # fmt: skip
             standard.append(
                 {
                     "role": role, "replicate": replicate, "order": order, "started": 1.7e9 + replicate * 10 + order,
-                    "load_s": 1.0, "calibration_s": [0.01 * drift] * 3, "samples": samples, "harness_s": 2e-6,
+                    "load_s": 1.0, "samples": samples, "rejected": [], "harness_s": 2e-6,
                 }
             )  # fmt: skip
-            totals = [{"total_s": seconds * 12, "new_tokens": 10} for _ in range(3)]
+            totals = [{"turn": turn, "total_s": seconds * 12, "new_tokens": 10} for turn in range(3)]
             short.append({"role": role, "replicate": replicate, "samples": totals})
     every = {
         "standard": {
-            "prompt_tokens": 32, "new_tokens": 32, "warmup": 1, "replicates": standard, "rounds": 1,
-            "noisy": fault == "noisy",
+            "prompt_tokens": 32, "new_tokens": 32, "warmup": 1, "turns": 3, "pairs": 4, "precision": 0.05,
+            "pairing": "alone" if variant == baseline else "live", "pairing_reason": "", "replicates": standard,
         },
         "study": {
             "prompt": PROMPTS[0], "prompt_tokens": 6, "new_tokens": 10, "warmup": 1, "replicates": short,
         },
     }  # fmt: skip
+    if fault == "disturbed":
+        head |= {"status": "disturbed", "reason": "planted disturbed"}
     return {
         **head,
         "protocols": {name: every[name] for name in protocols},

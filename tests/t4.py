@@ -78,7 +78,14 @@ def make(folder: Path, trained: Path) -> studies.Study:
         "format": "wikitext",
     }
     settings |= {"study": "tiny", "device": "cpu", "threads": 1}
-    settings["measure"] |= {"replicates": 2, "rounds": 1, "prompt_tokens": 8, "new_tokens": 4, "study_runs": 1}
+    settings["measure"] |= {
+        "pairs": 2,
+        "prompt_tokens": 8,
+        "new_tokens": 4,
+        "study_runs": 1,
+        "budget_s": 1,
+        "lost_share": 9,
+    }
     settings["evaluate"] |= {
         "conventions": ["windows-64", "study"],
         "max_tokens": 512,

@@ -42,7 +42,7 @@ def study(tmp_path_factory) -> studies.Study:
             "sha256": studies.corpus(folder / "inputs/corpus.raw"),
             "format": "wikitext",
         },
-        "measure": {"replicates": 2, "rounds": 1, "prompt_tokens": PROMPT, "new_tokens": 3, "study_runs": 1},
+        "measure": {"pairs": 2, "turns": 1, "prompt_tokens": PROMPT, "new_tokens": 3, "budget_s": 1, "lost_share": 9},
         "evaluate": {
             "conventions": ["windows-64"],
             "max_tokens": 64,

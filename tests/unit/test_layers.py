@@ -75,6 +75,10 @@ def test_the_digest_reaches_indirect_imports():
     assert {"files", "errors", "engines.base", "variants", "measure.sample"} <= names("measure")
 
 
+def test_a_statistic_measures_nothing_again():
+    assert "stats" not in names("measure") and "stats" in names("summarize")
+
+
 def test_the_digest_of_a_stage_leaves_engines_out_that_it_does_not_name():
     assert not {"engines.hf", "engines.onnx", "engines.graph"} & names("measure")
 

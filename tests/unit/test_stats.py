@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from workflow.tradeoff import stats
+from workflow.tradeoff import precision, stats
 
 
 def study(rng, replicates, samples=9, truth=10.0, between=0.02, within=0.03):
@@ -40,27 +40,52 @@ def test_many_replicates_cover_about_as_promised():
     assert covered(lambda rng: stats.median_interval(study(rng, 15)), 10.0, times=150) > 0.88
 
 
-@pytest.mark.parametrize("pairs", [2, 3, 5, 10])
-def test_the_paired_ratio_covers_under_drift(pairs):
-    def simulated(rng):
-        # the machine slows by a fifth over the study, and both of a pair feel it
-        drift = np.linspace(1, 0.8, pairs)
-        cell = [drift[i] * samples for i, samples in enumerate(study(rng, pairs, truth=15.0))]
-        base = [drift[i] * samples for i, samples in enumerate(study(rng, pairs, truth=10.0))]
-        return stats.paired_ratio(cell, base)
-
-    assert covered(simulated, 1.5, times=200) > 0.91
+# (pairs of processes at first, at most, turns of each): what the config's default and its limits come to
+PLANS = [(4, 4, 2), (4, 6, 2), (4, 12, 2), (3, 3, 2), (3, 8, 1), (6, 12, 4)]
+# standard deviations of a log ratio (between pairs of processes, between their turns), about the precision asked for
+SCATTER = [(0.01, 0.01), (0.03, 0.03), (0.06, 0.03), (0.02, 0.1), (0.0, 0.05)]
 
 
-def test_pairing_removes_drift():
-    rng = np.random.default_rng(1)
-    drift = [1, 0.9, 0.8, 0.7, 0.6]
-    cell = [15 * d * samples for d, samples in zip(drift, study(rng, 5, truth=1.0), strict=True)]
-    base = [10 * d * samples for d, samples in zip(drift, study(rng, 5, truth=1.0), strict=True)]
-    paired = stats.paired_ratio(cell, base)
-    assert stats.speed_verdict(paired.low, paired.high) == "faster"
-    # the same figures taken apart would not tell
-    assert stats.median_interval(cell).low < stats.median_interval(base).high
+def stopped(medians, first, half_width, precision=0.05):
+    """Error and half-width of each row of medians (studies, most) at the number of pairs where it stopped."""
+    most = medians.shape[1]
+    half, error = (np.full(len(medians), np.nan) for _ in range(2))
+    for count in range(first, most + 1):
+        found = half_width(medians[:, :count])
+        now = np.isnan(half) & ((found <= precision) | (count == most))
+        half[now], error[now] = found[now], medians[now, :count].mean(axis=1)
+    return np.abs(error), half
+
+
+def simulated(first, most, turns, scatter, half_width, studies=20_000):
+    """Share of simulated studies whose interval holds the truth."""
+    rng = np.random.default_rng(0)
+    between = rng.normal(0, scatter[0], (studies, most, 1))
+    medians = np.median(between + rng.normal(0, scatter[1], (studies, most, turns)), axis=2)
+    error, half = stopped(medians, first, half_width)
+    return np.mean(error <= half)
+
+
+@pytest.mark.parametrize("scatter", SCATTER)
+@pytest.mark.parametrize("plan", PLANS)
+def test_the_speedup_covers_as_promised_whenever_it_stops(plan, scatter):
+    covers = simulated(*plan, scatter, lambda medians: precision.half_width(medians, plan[0]))
+    assert covers == pytest.approx(0.95, abs=0.015)
+
+
+def test_a_plain_interval_would_not_when_its_own_width_stops_it():
+    plan = (3, 8, 2)
+    covers = simulated(*plan, (0.06, 0.03), lambda medians: precision.half_width(medians, medians.shape[-1]))
+    assert covers < 0.93
+
+
+def test_turns_of_one_pair_of_processes_would_not_cover():
+    def naive(rng):
+        logs = rng.normal(0, 0.03) + rng.normal(0, 0.03, 12)
+        half = precision.half_width(logs, 12)
+        return stats.Interval(0, logs.mean() - half, logs.mean() + half, 12, "")
+
+    assert covered(naive, 0.0) < 0.8
 
 
 def test_few_replicates_against_scipy():
@@ -72,41 +97,41 @@ def test_few_replicates_against_scipy():
     assert found.n == 3 and found.method.startswith("t ")
 
 
-def test_ratio_of_few_pairs_against_scipy():
-    cell, base = [[20.0, 22.0], [21.0], [19.0]], [[10.0], [11.0], [9.0]]
-    logs = np.log([2.1, 21 / 11, 19 / 9])
-    low, high = scipy_stats.t.interval(0.95, 2, loc=logs.mean(), scale=scipy_stats.sem(logs))
-    found = stats.paired_ratio(cell, base)
-    np.testing.assert_allclose([found.value, found.low, found.high], np.exp([logs.mean(), low, high]))
+def test_a_ratio_against_scipy():
+    pairs = [[0.7, 0.72, 0.9], [0.6], [0.65, 0.75], [0.5, 0.7]]
+    logs = np.array([0.72, 0.6, 0.7, 0.6])
+    for first in (4, 9):
+        found = stats.paired_ratio(pairs, first)
+        low, high = scipy_stats.t.interval(0.95, 3, loc=logs.mean(), scale=scipy_stats.sem(logs))
+        np.testing.assert_allclose([found.value, found.low, found.high], np.exp([logs.mean(), low, high]))
+    assert found.n == 4
 
 
-def test_hierarchical_bootstrap_against_a_plain_loop():
-    rng = np.random.default_rng(2)
-    cell, base = study(rng, 9, truth=15.0), study(rng, 9, truth=10.0)
-    found = stats.paired_ratio(cell, base, seed=3)
-    loop, values = np.random.default_rng(4), []
-    for _ in range(1500):
-        logs = []
-        for pair in loop.integers(9, size=9):
-            a, b = (np.median(loop.choice(samples[pair], len(samples[pair]))) for samples in (cell, base))
-            logs.append(math.log(a / b))
-        values.append(math.exp(np.mean(logs)))
-    low, high = np.quantile(values, [0.025, 0.975])
-    np.testing.assert_allclose([found.low, found.high], [low, high], rtol=0.006)
+def test_the_width_is_that_of_the_first_pairs_or_of_all_whichever_is_wider():
+    calm, wild = np.array([0.1, 0.11, 0.1]), np.array([0.1, 0.3, -0.1])
+    scale = scipy_stats.t.ppf(0.975, 2) / math.sqrt(6)
+    found = precision.half_width(np.concatenate([wild, calm]), 3)
+    assert found == pytest.approx(scale * wild.std(ddof=1))
+    every = np.concatenate([calm, wild])
+    assert precision.half_width(every, 3) == pytest.approx(scipy_stats.t.ppf(0.975, 5) * scipy_stats.sem(every))
+
+
+def test_one_disturbed_turn_moves_a_ratio_little():
+    pairs = [[0.70, 0.71, 0.72], [0.69, 0.70, 0.71], [0.70, 0.70, 0.71], [0.71, 0.71, 0.72]]
+    spoiled = [[0.70, 0.71, 3.0], *pairs[1:]]
+    assert stats.paired_ratio(spoiled, 4) == stats.paired_ratio(pairs, 4)
 
 
 def test_one_replicate_says_what_it_is():
     samples = np.random.default_rng(0).normal(10, 0.5, 30)
     alone = stats.median_interval([samples])
     assert alone.low < alone.value < alone.high and "one process" in alone.method
-    pair = stats.paired_ratio([samples], [samples * 2])
-    assert pair.low < 0.5 < pair.high and "one pair" in pair.method
 
 
 def test_one_figure_has_no_interval():
-    for interval in (stats.median_interval([10.0]), stats.paired_ratio([10.0], [5.0])):
+    for interval in (stats.median_interval([10.0]), stats.paired_ratio([[math.log(2)]], 4)):
         assert math.isnan(interval.low) and math.isnan(interval.high)
-    assert stats.paired_ratio([10.0], [5.0]).value == 2
+    assert stats.paired_ratio([[math.log(2)]], 4).value == pytest.approx(2)
     assert stats.speed_verdict(math.nan, math.nan) == "tie"
     assert stats.quality_verdict(math.nan, math.nan) == "no detectable change"
 
@@ -119,8 +144,6 @@ def test_equal_seeds_give_equal_intervals():
     rng = np.random.default_rng(5)
     replicates = study(rng, 12)
     assert stats.median_interval(replicates, seed=1) == stats.median_interval(replicates, seed=1)
-    ratios = [stats.paired_ratio(replicates, study(np.random.default_rng(6), 12), seed=seed) for seed in (1, 1, 2)]
-    assert ratios[0] == ratios[1] != ratios[2]
 
 
 @pytest.mark.parametrize("replicates", [[], [[]], [[1.0], []], [[0.0]], [[-1.0, 2.0]], [[math.nan]]])
@@ -129,9 +152,10 @@ def test_no_statistic_without_positive_samples(replicates):
         stats.median_interval(replicates)
 
 
-def test_unequal_replicates_are_no_pairs():
-    with pytest.raises(ValueError, match="equal numbers"):
-        stats.paired_ratio([[1.0]], [[1.0], [2.0]])
+@pytest.mark.parametrize("pairs", [[], [[]], [[0.1], []]])
+def test_no_ratio_without_turns(pairs):
+    with pytest.raises(ValueError, match="needs a turn"):
+        stats.paired_ratio(pairs, 4)
 
 
 def blocks(rng, count, delta=0.05, between=0.05, tokens=60):

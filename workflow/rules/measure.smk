@@ -44,13 +44,14 @@ rule measure:
         --baseline-artifact {params.baseline_artifact:q} \\
         --model-folder {params.model:q} \\
         --warmup {params.protocol[warmup]} \\
-        --replicates {params.protocol[replicates]} \\
-        --samples {params.protocol[samples]} \\
+        --pairs {params.protocol[pairs]} \\
+        --turns {params.protocol[turns]} \\
         --prompt-tokens {params.protocol[prompt_tokens]} \\
         --new-tokens {params.protocol[new_tokens]} \\
         --study-runs {params.protocol[study_runs]} \\
-        --rounds {params.protocol[rounds]} \\
-        --noisy-share {params.protocol[noisy_share]} \\
+        --precision {params.protocol[precision]} \\
+        --lost-share {params.protocol[lost_share]} \\
+        --pairing {params.protocol[pairing]} \\
         --budget-s {params.protocol[budget_s]} \\
         --device {params.device:q} \\
         --threads {params.threads} \\

@@ -17,7 +17,8 @@ GROUPS: dict[str, dict[str, str]] = {
         "variant": "The way it was run: engine, precision, and what is special about its cache.",
         "baseline": "The variant that this one is compared with. A ratio is never taken against another model.",
         "status": "ok, or why there is no figure: out_of_memory, unsupported, error (it could not run); not_quantized, "
-        "fell_back, diverged (it ran, but not as its name says, so no speed is claimed).",
+        "fell_back, diverged (it ran, but not as its name says, so no speed is claimed); disturbed (others took the "
+        "machine while it was timed, again and again: no speed).",
         "accuracy_status": "The same for perplexity and text; not_applicable for random weights.",
         "reason": "What stands behind a status that is not ok, or a ratio that is missing, in plain words.",
         "device": "cpu or cuda.",
@@ -42,8 +43,9 @@ GROUPS: dict[str, dict[str, str]] = {
         **_with_interval("itl_p99_ms", "The pause that one token in a hundred exceeds: the stutter a user notices."),
         **_with_interval(
             "speedup",
-            "Decode speed divided by the baseline's. Both ran in turns on the same machine, and the ratio is taken "
-            "pair by pair, so a machine that drifts cancels out. Below 1 is slower.",
+            "Decode speed divided by the baseline's. Two processes took turns, a generation each, and the ratio is "
+            "taken turn by turn, so a machine that drifts cancels out. Below 1 is slower. The interval is Student's t "
+            "over pairs of processes, each by its median turn; it allows for stopping when it was narrow enough.",
         ),
         "speed_verdict": "faster or slower when the whole interval of the speedup is on that side of 1, else tie.",
         "study_tokens_per_s": "Tokens a second by the study's protocol: its short prompt, 10 new tokens, the whole "
@@ -55,11 +57,17 @@ GROUPS: dict[str, dict[str, str]] = {
             "Speedup by the study's protocol. Where the baseline was not timed in turns by it, this is against the "
             "baseline's own cell, and drift of the machine between the two is in it: trust speedup first.",
         ),
+        "half_width_pct": "Half the width of the speedup's interval (of the baseline: its speed's), in percent: how "
+        "sharp the figure became within measure.budget_s.",
         "replicates": "Fresh processes of the cell that were timed.",
-        "noisy": "true when the processes' medians still lay further apart than the configured share after all "
-        "repeats. With two or three processes the interval can be wide without it: read the interval first.",
+        "turns": "Timed generations of theirs that count, each beside one of the baseline's.",
+        "retaken": "Timed generations that others disturbed and that were taken again, of both.",
+        "pairing": "live: the processes of cell and baseline lived side by side and took turns; apart: one after the "
+        "other, where both do not fit (the speed file says why); alone: the baseline's own cell.",
+        "noisy": "true when half_width_pct was still above measure.precision when the time was over.",
         "harness_pct": "What our own timing adds to each token, in percent of the usual pause. Should be at most 1.",
-        "drift_pct": "How much the machine's own speed moved during the cell, from a fixed calibration loop.",
+        "drift_pct": "How much the machine's own speed moved during the cell, from a fixed calibration loop before "
+        "each sample, the slowest and fastest tenth left out.",
     },
     "Memory": {
         "disk_mb": "Size of the files, in units of 1,000,000 bytes as everywhere here.",

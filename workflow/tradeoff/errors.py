@@ -30,6 +30,7 @@ STATUSES = (
     "not_quantized",
     "fell_back",
     "diverged",
+    "disturbed",
     "not_applicable",
     "error",
 )

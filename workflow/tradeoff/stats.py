@@ -4,8 +4,8 @@ The unit of speed is the replicate, a fresh process: samples of one process shar
 its neighbours, so a thousand of them are not a thousand observations. With the few replicates that a study can
 pay for, a bootstrap over them is far too narrow (two replicates: it covers about half of what it promises), so
 below FEW replicates the interval is Student's t on the logarithms of the replicates' medians, which keeps its
-promise at any number when these are about normal. Its price is honesty about ignorance: with 2 replicates it is
-12.7 standard errors wide, with 3 it is 4.3, with 4 it is 3.2. From FEW replicates on it is a bootstrap (SciPy).
+promise at any number when these are about normal. From FEW replicates on it is a bootstrap (SciPy). A ratio is always
+t, over pairs of processes that took turns, with what stopping at the width that was asked for does to it.
 The same is done for accuracy, over blocks of text. Everything random takes a seed.
 """
 
@@ -14,6 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from workflow.tradeoff import precision
+from workflow.tradeoff.precision import t_quantile
 
 FEW = 8  # replicates below which the interval is Student's t
 FEW_BLOCKS = 20  # the same for blocks of text, whose sizes differ
@@ -64,36 +67,25 @@ def median_interval(replicates: Replicates, *, level: float = 0.95, seed: int = 
     return Interval(value, low, high, len(arrays), "bootstrap over replicates", level)
 
 
-def paired_ratio(cell: Replicates, baseline: Replicates, *, level: float = 0.95, seed: int = 0) -> Interval:
-    """Cell over baseline, from interleaved replicates: pair i is the cell's i-th process and the baseline's i-th.
+def paired_ratio(pairs: Sequence[Sequence[float]], first: int, *, level: float = 0.95) -> Interval:
+    """Ratio of a cell to its baseline from turns: ``pairs``: for each pair of processes, the log ratio of each turn.
 
-    Drift of the machine hits both of a pair and cancels. The value is the geometric mean of the pairs' ratios of
-    medians. Below FEW pairs: t on the logarithms. From FEW on: a hierarchical bootstrap, pairs first, then
-    samples within each process. One pair: samples only, so it says nothing about other processes.
-    Give rates for a speedup, times for its inverse. Raises ValueError for unequal numbers of replicates.
+    Turn t of process pair p is mu + b_p + e_pt: b_p belongs to the two processes (their memory layout, their place in
+    the machine's day), e_pt to the turn. A pair counts once, by the median of its turns, whose variance is that of b_p
+    and that of the turns' median together: Student's t over the pairs' medians has both (T. Kalibera and R. Jones,
+    "Rigorous benchmarking in reasonable time", ISMM 2013, with two levels). ``first`` and the stopping: see
+    ``precision.half_width``. The value is the geometric mean. One pair: no interval. ValueError without a pair, or
+    with an empty one.
     """
-    cells, baselines = _positive(cell), _positive(baseline)
-    if len(cells) != len(baselines):
-        raise ValueError(
-            f"{len(cells)} replicates of the cell and {len(baselines)} of the baseline: pairs need equal numbers"
-        )
-    logs = np.array([math.log(np.median(a) / np.median(b)) for a, b in zip(cells, baselines, strict=True)])
-    value, count = math.exp(logs.mean()), len(logs)
-    if 1 < count < FEW:
-        _, low, high = _t_interval(logs, level)
-        return Interval(value, math.exp(low), math.exp(high), count, "t over log ratios of pairs", level)
-    method = "bootstrap over samples of one pair" if count == 1 else "hierarchical bootstrap over pairs and samples"
-    if count == 1 and max(len(cells[0]), len(baselines[0])) == 1:
+    if not pairs or not all(len(turns) for turns in pairs):
+        raise ValueError("every pair of processes needs a turn")
+    medians = np.array([np.median(turns) for turns in pairs])
+    value, count = math.exp(medians.mean()), len(medians)
+    if count == 1:
         return Interval(value, math.nan, math.nan, 1, NOTHING, level)
-    rng = np.random.default_rng(seed)
-    # (pairs, RESAMPLES): each process's median under resampling of its own samples
-    resampled = np.stack(
-        [_resampled_log_median(a, rng) - _resampled_log_median(b, rng) for a, b in zip(cells, baselines, strict=True)]
-    )
-    chosen = rng.integers(count, size=(count, RESAMPLES))
-    means = np.take_along_axis(resampled, chosen, axis=0).mean(axis=0)
-    low, high = np.exp(np.quantile(means, _tails(level)))
-    return Interval(value, float(low), float(high), count, method, level)
+    half = float(precision.half_width(medians, first, level))
+    low, high = value * math.exp(-half), value * math.exp(half)
+    return Interval(value, low, high, count, "t over log ratios of process pairs", level)
 
 
 def paired_delta(
@@ -119,7 +111,7 @@ def paired_delta(
         return Interval(value, math.nan, math.nan, 1, NOTHING, level)
     if count < FEW_BLOCKS:
         residuals = (sums - value * sizes) / sizes.mean()
-        half = _t(level, count - 1) * residuals.std(ddof=1) / math.sqrt(count)
+        half = t_quantile(level, count - 1) * residuals.std(ddof=1) / math.sqrt(count)
         return Interval(value, value - half, value + half, count, "t over blocks", level)
     times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
     low, high = np.quantile((times @ sums) / (times @ sizes), _tails(level))
@@ -176,16 +168,10 @@ def _tails(level: float) -> list[float]:
     return [(1 - level) / 2, (1 + level) / 2]
 
 
-def _t(level: float, degrees: int) -> float:
-    from scipy.stats import t  # half a second, which modules that only carry intervals need not spend
-
-    return float(t.ppf((1 + level) / 2, degrees))
-
-
 def _t_interval(values: np.ndarray, level: float) -> tuple[float, float, float]:
     """Mean, low and high of Student's t interval."""
     mean = float(values.mean())
-    half = _t(level, len(values) - 1) * float(values.std(ddof=1)) / math.sqrt(len(values))
+    half = t_quantile(level, len(values) - 1) * float(values.std(ddof=1)) / math.sqrt(len(values))
     return mean, mean - half, mean + half
 
 
@@ -204,9 +190,3 @@ def _bootstrap(statistic, values: np.ndarray, level: float, seed: int) -> tuple[
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return float(interval.low), float(interval.high)
-
-
-def _resampled_log_median(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(RESAMPLES,) logarithms of the median of samples drawn with replacement."""
-    drawn = rng.integers(len(samples), size=(RESAMPLES, len(samples)))
-    return np.log(np.median(samples[drawn], axis=1))

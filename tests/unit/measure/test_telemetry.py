@@ -1,7 +1,10 @@
 """The sampler over a driver that is a fake."""
 
+import os
 import time
+from types import SimpleNamespace
 
+import pytest
 import torch
 
 from workflow.tradeoff.measure import telemetry
@@ -55,6 +58,49 @@ def test_a_power_cap_is_noted_and_kept():
 def test_a_sensor_that_fails_is_said():
     found = sampled(Fake(0, fails=True)).summary()
     assert found == {"readings": 0, "throttled": False, "reason": "NVML reading failed: RuntimeError: Not Supported"}
+
+
+def test_other_processes_that_work_on_the_gpu_are_counted():
+    class Shared(Fake):
+        counts = iter((None, 0, 2))
+
+        def read(self):
+            return {**super().read(), "others": next(self.counts, 0)}
+
+    assert sampled(Shared(0)).summary()["others"] == 2
+    assert sampled(Fake(0)).summary()["others"] == 0
+
+
+class Driver:
+    """Of NVML what counting others takes: processes on the card by id, and how busy each was."""
+
+    NVMLError = RuntimeError
+
+    def __init__(self, listed, busy):
+        self.listed, self.busy = listed, busy
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle):
+        return [SimpleNamespace(pid=pid) for pid in self.listed]
+
+    def nvmlDeviceGetProcessUtilization(self, handle, since):
+        if self.busy is None:
+            raise RuntimeError("Not Found")
+        return [SimpleNamespace(pid=pid, smUtil=share) for pid, share in self.busy.items()]
+
+
+@pytest.mark.parametrize(
+    ("listed", "busy", "expected"),
+    [
+        ([os.getpid(), 7], {os.getpid(): 90, 7: 0}, 0),  # the partner, which waits
+        ([os.getpid(), 7, 8], {os.getpid(): 50, 8: 40}, 1),
+        ([3, 4], {3: 50, 4: 40}, None),  # a container's own process ids
+        ([os.getpid()], None, None),
+    ],
+)
+def test_who_the_others_are(listed, busy, expected):
+    source = telemetry.Nvml.__new__(telemetry.Nvml)
+    source.nvml, source.handle, source.since = Driver(listed, busy), None, 0
+    assert source.others() == expected
 
 
 def test_the_cpu_has_none():

@@ -8,7 +8,10 @@ import time
 import pytest
 
 from tests import tiny
+from tests.serving import killed, refuses, says
 from workflow.tradeoff.errors import CellFailure, UserError
+from workflow.tradeoff.evaluate import __main__ as evaluate
+from workflow.tradeoff.measure import __main__ as measure
 from workflow.tradeoff.run import fork, shortage
 from workflow.tradeoff.variants import VARIANTS
 
@@ -20,23 +23,8 @@ def folder(tmp_path_factory):
     return tiny.build(tmp_path_factory.mktemp("model") / "gpt2")
 
 
-def says(argv):
-    print("first", file=sys.stderr, flush=True)
-    os.write(2, b"second\n")
-    print(*argv, file=sys.stderr)
-
-
-def refuses(argv):
-    raise UserError("no such thing: take another")
-
-
 def breaks(argv):
     raise ValueError("a bug")
-
-
-def killed(argv):
-    print("working", file=sys.stderr)
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def stopped(argv):
@@ -73,6 +61,54 @@ def test_a_helper_that_outlives_it_is_not_waited_for():
     start = time.monotonic()
     code, text = fork.run(leaves, [])
     assert (code, text) == (0, "gone\n") and time.monotonic() - start < 4
+
+
+PLANTED = """
+import os
+touched = os.getpid()  # as a package does that asks the driver for its cards when it is imported
+
+def main(argv):
+    if os.getpid() != touched:
+        raise RuntimeError("Cannot re-initialize CUDA in forked subprocess")
+"""
+
+
+def test_what_touches_cuda_when_it_is_imported_ends_a_fork_and_no_fresh_process(tmp_path, monkeypatch, capfd):
+    (tmp_path / "planted.py").write_text(PLANTED)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert fork.run("planted:main", [])[0] == 1
+    assert "Cannot re-initialize CUDA" in capfd.readouterr().err
+    assert fork.run("planted:main", [], fresh=True) == (0, "")
+
+
+def test_a_fresh_process_ends_as_a_forked_one():
+    assert fork.run("tests.serving:says", ["a", "b"], fresh=True) == (0, "first\nsecond\na b\n")
+    code, text = fork.run("tests.serving:refuses", [], quiet=True, fresh=True)
+    assert code == 1 and text.splitlines()[-1] == "error: no such thing: take another"
+    assert fork.run("tests.serving:killed", [], fresh=True)[0] == -9
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_nothing_that_will_use_a_gpu_is_forked(device, tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(
+        measure.pairs, "measure", lambda cell, baseline, *_: seen.update(fresh=(cell, baseline)) or 1 / 0
+    )
+    monkeypatch.setattr(fork, "run", lambda *_, **options: seen.update(evaluated=options["fresh"]) or (0, ""))
+    common = {"study": "s", "model": "m", "variant": "bnb-nf4", "artifact": tmp_path, "baseline": "torch-fp16"}
+    common |= {"model-folder": tmp_path, "output": tmp_path / "cell.json", "device": device, "threads": 1}
+    own = {"baseline-artifact": tmp_path, "warmup": 1, "pairs": 2, "turns": 2, "prompt-tokens": 8, "new-tokens": 4}
+    own |= {"study-runs": 1, "precision": 0.05, "budget-s": 1, "lost-share": 0.05, "pairing": "auto"}
+    with pytest.raises(ZeroDivisionError):
+        measure.main(flags(common | own))
+    evaluate.apart(flags(common | {"corpus": tmp_path / "c.json", "conventions": "study"}))
+    fresh = device == "cuda"
+    assert [runner.fresh for runner in seen["fresh"]] == [fresh, fresh] and seen["evaluated"] == fresh
+
+
+def flags(values):
+    return [word for name, value in values.items() for word in (f"--{name}", str(value))]
 
 
 @pytest.mark.parametrize(

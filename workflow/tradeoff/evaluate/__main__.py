@@ -52,7 +52,7 @@ def apart(argv: list[str]) -> None:
     """``main`` in a process of its own: when that is killed, the cell has a status and the study goes on."""
     args = arguments(argv)
     before = shortage.on_host()
-    code, text = fork.run(main, argv)
+    code, text = fork.run("workflow.tradeoff.evaluate.__main__:main", argv, fresh=args.device == "cuda")
     if code > 0:  # it has said why
         sys.exit(code)
     if code < 0:

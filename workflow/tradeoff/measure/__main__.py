@@ -1,132 +1,46 @@
-"""Measure one cell: speed, memory and proof, in fresh processes that alternate with its baseline's.
+"""Measure one cell: speed, memory and proof, in fresh processes that take turns with its baseline's.
 
     python -m workflow.tradeoff.measure --study demo --model M --variant onnx-int8-kv \\
         --artifact results/demo/onnx/M/int8-kv --baseline torch-fp32 --baseline-artifact results/demo/models/M \\
         ... --output results/demo/speed/M/onnx-int8-kv.json
 
-Each replicate is a fresh process of the cell and one of its baseline, in an order that swaps from one to the next, so
-that a machine that drifts hits both alike. A cell whose replicates lie further apart than ``--noisy-share`` gets
-another round, up to ``--rounds`` and within ``--budget-s``. Only raw times are written: statistics come later.
+How turns are taken, and when there are enough: ``pairs``. Only raw times are written: statistics come later.
 """
 
 import os
-import statistics
 import sys
-import tempfile
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from workflow.tradeoff import errors, files
 from workflow.tradeoff.errors import CellFailure
-from workflow.tradeoff.run import environment, fork, shortage
+from workflow.tradeoff.measure import pairs
+from workflow.tradeoff.measure.pairs import PROOF, Plan
+from workflow.tradeoff.measure.process import Runner
+from workflow.tradeoff.run import environment
 from workflow.tradeoff.variants import VARIANTS
 
+SCHEMA = 2  # of the file; 1 had no turns
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-PROOF = ("memory", "proof", "kernels", "bandwidth")  # what one process of the cell records beside its samples
-MINIMUM_REPLICATES = 2  # below it there is no spread to speak of, whatever the budget
 
 
-@dataclass(frozen=True)
-class Runner:
-    """How a process of a role (``cell`` or ``baseline``) is started: variant, artifact, and the protocol's flags."""
-
-    variant: str
-    artifact: Path
-    flags: tuple[str, ...]
-
-    def arguments(self, output: Path, proof: bool, study_runs: int) -> list[str]:
-        return [
-            *("--variant", self.variant),
-            *("--artifact", str(self.artifact)),
-            *self.flags,
-            *("--study-runs", str(study_runs)),
-            *("--output", str(output)),
-            *(["--proof"] if proof else []),
-        ]
-
-    def run(self, proof: bool = False, study_runs: int = 0) -> dict:
-        """Run one process and return what it wrote; CellFailure when it failed or was killed."""
-        from workflow.tradeoff.measure import sample  # not before the thread counts are set
-
-        with tempfile.TemporaryDirectory() as folder:
-            output = Path(folder) / "sample.json"
-            before = shortage.on_host()
-            code, text = fork.run(sample.main, self.arguments(output, proof, study_runs), quiet=True)
-            if code:
-                raise fork.failure(code, text, VARIANTS[self.variant], self.artifact, before)
-            result = files.read_json(output)
-            if result["status"] != "ok":
-                raise CellFailure(result["status"], result["reason"])
-            return result
-
-    def warm(self) -> None:
-        """Import here what the next processes would each import."""
-        from workflow.tradeoff import engines
-
-        engines.warm(VARIANTS[self.variant], self.artifact)
-
-
-def spread(replicates: list[dict]) -> float:
-    """Range of the replicates' median inter-token times over their median: a raw measure of noise, not a statistic."""
-    medians = [
-        statistics.median(time for sample in replicate["samples"] for time in sample["itl_s"])
-        for replicate in replicates
-        if replicate["role"] == "cell"
-    ]
-    return (max(medians) - min(medians)) / statistics.median(medians)
-
-
-def interleave(cell: Runner, baseline: Runner | None, *, replicates, rounds, noisy_share, budget_s, study_runs) -> dict:
-    """Raw replicates of a cell and its baseline (None when the cell is the baseline itself)."""
-    taken: list[dict] = []
-    proof: dict = {}
-    runners = [("cell", cell)] + ([("baseline", baseline)] if baseline else [])
-    start = time.monotonic()
-    for number in range(replicates * rounds):
-        if number >= MINIMUM_REPLICATES and time.monotonic() - start > budget_s:
-            break
-        if number and number % replicates == 0 and spread(taken) <= noisy_share:
-            break
-        for order, (role, runner) in enumerate(runners if number % 2 == 0 else runners[::-1]):
-            first = role == "cell" and not proof
-            try:
-                result = runner.run(proof=first, study_runs=study_runs)
-            except CellFailure as failed:
-                if role == "cell":
-                    raise
-                raise CellFailure(failed.status, f"its baseline, {runner.variant}: {failed.reason}") from failed
-            if first:
-                proof = {key: result.pop(key) for key in PROOF}
-            if number == 0:
-                # it runs, and the cell's memory is recorded: the next processes may share what is imported here
-                runner.warm()
-            taken.append({"role": role, "replicate": number, "order": order, **result})
-            print(f"replicate {number + 1}: {runner.variant} ({role})", file=sys.stderr, flush=True)
-    count = sum(entry["role"] == "cell" for entry in taken)
-    return {"replicates": taken, "rounds": -(-count // replicates), "noisy": spread(taken) > noisy_share, **proof}
-
-
-def protocols(taken: dict, prompt_tokens: int, new_tokens: int, warmup: int) -> dict:
+def protocols(taken: dict, args) -> dict:
     """The raw samples sorted under the two protocols."""
-    standard = [{key: value for key, value in entry.items() if key != "study"} for entry in taken["replicates"]]
+    standard = [{key: value for key, value in entry.items() if key != "study"} for entry in taken["processes"]]
     study = [
         {"role": entry["role"], "replicate": entry["replicate"], "samples": entry["study"]["samples"]}
-        for entry in taken["replicates"]
+        for entry in taken["processes"]
         if entry["study"]["samples"]
     ]
     return {
         "standard": {
-            "prompt_tokens": prompt_tokens,
-            "new_tokens": new_tokens,
-            "warmup": warmup,
+            **{key: getattr(args, key) for key in ("prompt_tokens", "new_tokens", "warmup", "turns", "pairs")},
+            **{key: getattr(args, key) for key in ("precision", "budget_s", "lost_share")},
+            **{key: taken[key] for key in ("pairing", "pairing_reason")},
             "replicates": standard,
-            "rounds": taken["rounds"],
-            "noisy": taken["noisy"],
         },
         "study": {
             "prompt": "Hello, how are you?",
-            "prompt_tokens": taken["replicates"][0]["study"]["prompt_tokens"],
+            "prompt_tokens": taken["processes"][0]["study"]["prompt_tokens"],
             "new_tokens": 10,
             "replicates": study,
         },
@@ -134,24 +48,26 @@ def protocols(taken: dict, prompt_tokens: int, new_tokens: int, warmup: int) -> 
 
 
 def measure(args) -> dict:
+    """What is written of a cell beside its head; ``status`` and ``reason`` where others disturbed it."""
     flags = []
-    for name in ("model_folder", "warmup", "samples", "prompt_tokens", "new_tokens", "device", "threads"):
+    for name in ("model_folder", "device", "threads"):
         flags += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
-    cell = Runner(args.variant, args.artifact, tuple(flags))
+    fresh = args.device == "cuda"  # nothing that may have touched CUDA is forked
+    cell = Runner(args.variant, args.artifact, tuple(flags), fresh)
     baseline = None
     if args.variant != args.baseline:
-        baseline = Runner(args.baseline, args.baseline_artifact, tuple(flags))
-    taken = interleave(
-        cell,
-        baseline,
-        replicates=args.replicates,
-        rounds=args.rounds,
-        noisy_share=args.noisy_share,
-        budget_s=args.budget_s,
-        study_runs=args.study_runs,
+        baseline = Runner(args.baseline, args.baseline_artifact, tuple(flags), fresh)
+    plan = Plan(
+        load={"prompt_tokens": args.prompt_tokens, "new_tokens": args.new_tokens},
+        **{name: getattr(args, name) for name in ("warmup", "turns", "pairs", "precision", "budget_s", "study_runs")},
+        lost_share=args.lost_share,
     )
+    apart = "the config asks for it (measure.pairing)" if args.pairing == "apart" else ""
+    taken = pairs.measure(cell, baseline, plan, apart)
+    reason = pairs.disturbed(taken["processes"], plan, alone=baseline is None)
     return {
-        "protocols": protocols(taken, args.prompt_tokens, args.new_tokens, args.warmup),
+        **({"status": "disturbed", "reason": reason} if reason else {}),
+        "protocols": protocols(taken, args),
         **{key: taken[key] for key in PROOF},
     }
 
@@ -164,17 +80,19 @@ def main(argv: list[str]) -> None:
         parser.add_argument(f"--{name}", choices=VARIANTS, required=True)
     for name in ("artifact", "baseline-artifact", "model-folder"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    for name in ("warmup", "replicates", "samples", "prompt-tokens", "new-tokens", "study-runs", "rounds", "threads"):
+    for name in ("warmup", "pairs", "turns", "prompt-tokens", "new-tokens", "study-runs", "threads"):
         parser.add_argument(f"--{name}", type=int, required=True)
-    parser.add_argument("--budget-s", type=float, required=True, help="seconds after which no replicate is begun")
-    parser.add_argument("--noisy-share", type=float, required=True)
+    parser.add_argument("--precision", type=float, required=True, help="half-width of the speedup that is enough")
+    parser.add_argument("--budget-s", type=float, required=True, help="seconds within which the last pair should end")
+    parser.add_argument("--lost-share", type=float, required=True, help="of a sample's time that others may take")
+    parser.add_argument("--pairing", choices=("auto", "apart"), required=True)
     parser.add_argument("--device", choices=("cpu", "cuda"), required=True)
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args(argv)
     # Snakemake exports its own thread counts, and not every library asks torch for them
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(args.threads)))
     result = {
-        "schema": 1,
+        "schema": SCHEMA,
         **{key: getattr(args, key) for key in ("study", "model", "variant", "baseline", "device", "threads")},
         "status": "ok",
         "reason": "",
@@ -182,8 +100,9 @@ def main(argv: list[str]) -> None:
     try:
         result |= measure(args)
     except CellFailure as failed:
-        print(f"{args.model} × {args.variant}: {failed}", file=sys.stderr)
         result |= {"status": failed.status, "reason": failed.reason}
+    if result["status"] != "ok":
+        print(f"{args.model} × {args.variant}: {result['status']}: {result['reason']}", file=sys.stderr)
     result["environment"] = environment.collect(args.device, args.threads)
     files.write_json(args.output, result)
 

@@ -1,23 +1,30 @@
-"""One fresh process of a measurement: load an artifact, take samples, and write raw times, memory and proof.
+"""One fresh process of a measurement: load an artifact, then do what is asked, one command at a time.
 
-``measure`` starts it, once per replicate; by hand:
+``process`` starts it and asks over a socket; by hand, commands come from standard input and answers go to standard
+output, a JSON object a line:
 
-    python -m workflow.tradeoff.measure.sample --variant torch-fp32 --artifact M --model-folder M --warmup 1 \\
-        --samples 1 \\
-        --prompt-tokens 32 --new-tokens 32 --study-runs 2 --device cpu --threads 2 --proof --output /tmp/sample.json
+    echo '{"do": "turn", "load": {"prompt_tokens": 32, "new_tokens": 32}}' |
+        python -m workflow.tradeoff.measure.sample --variant torch-fp32 --artifact M --model-folder M --device cpu \\
+        --threads 2
+
+Commands: ``warm`` (load, times), ``turn`` (load): one timed generation; ``study`` (runs): the study's protocol;
+``memory``: its peaks until now; ``proof`` (load): what ran. The first answer says how loading went.
 """
 
 import itertools
+import json
+import socket
+import sys
 import time
 from pathlib import Path
 
 import torch
 from transformers import AutoTokenizer
 
-from workflow.tradeoff import engines, errors, files
+from workflow.tradeoff import engines, errors
 from workflow.tradeoff.engines.base import Engine
 from workflow.tradeoff.errors import CellFailure, UserError
-from workflow.tradeoff.measure import memory, roofline, telemetry
+from workflow.tradeoff.measure import disturbance, memory, roofline, telemetry
 from workflow.tradeoff.run import shortage
 from workflow.tradeoff.variants import VARIANTS
 
@@ -30,7 +37,6 @@ PASSAGE = (
 )
 CALIBRATION = 256  # width of the matrices of the calibration loop
 GROWTH_TOKENS = 6  # of each generation that shows the cache's growth
-RETAKES = 3  # of a sample that a throttled GPU spoiled
 
 
 def take(engine: Engine, ids: torch.Tensor, new_tokens: int) -> dict:
@@ -97,32 +103,14 @@ def cache_growth(engine: Engine, ids: torch.Tensor) -> dict:
     return result
 
 
-def standard(engine: Engine, ids: torch.Tensor, new_tokens: int, warmup: int, samples: int) -> dict:
-    """Warm up, then take samples of the standard protocol; a sample that a throttled GPU spoiled is taken again."""
-    # a GPU's libraries choose their kernels anew for each length, so its warm-up passes through all of them
-    length = new_tokens if engine.device.type == "cuda" else min(new_tokens, 8)
-    for _ in range(warmup):
-        take(engine, ids, length)
-    taken, calibration, sampled, rejected = [], [], [], 0
-    while len(taken) < samples:
-        calibration.append(calibrate(engine.device))
-        with telemetry.Sampler(engine.device) as sampler:
-            sample = take(engine, ids, new_tokens)
-        sampled.append(sampler.summary())
-        if sampler.throttled and rejected < RETAKES:
-            rejected += 1
-            continue
-        taken.append(sample)
-    return {"samples": taken, "calibration_s": calibration, "telemetry": sampled, "rejected": rejected}
-
-
 def study(engine: Engine, ids: torch.Tensor, runs: int) -> list[dict]:
     """The study's protocol: whole ``generate`` calls of STUDY_NEW_TOKENS tokens, prefill included.
 
     None at all where the prompt and these tokens do not fit the model's context.
     """
     if (length := ids.shape[1] + STUDY_NEW_TOKENS) > engine.context:
-        print(f"the study's protocol is left out: it takes {length} tokens, the model {engine.context}")
+        words = f"the study's protocol is left out: it takes {length} tokens, the model {engine.context}"
+        print(words, file=sys.stderr)
         return []
     results = []
     for _ in range(runs):
@@ -146,45 +134,115 @@ def passage_ids(model: Path, length: int) -> torch.Tensor:
     return ids.repeat(1, -(-length // ids.shape[1]))[:, :length]
 
 
-def sample(args) -> dict:
-    variant = VARIANTS[args.variant]
-    watch = memory.Watch(args.device)
-    start = time.perf_counter()
-    engine = engines.load(variant, args.artifact, args.model_folder, args.device, args.threads)
-    engine.synchronize()
-    result = {"status": "ok", "reason": "", "started": time.time(), "load_s": time.perf_counter() - start}
-    result["torch_threads"] = torch.get_num_threads()
-    watch.mark("load")
-    ids = passage_ids(args.model_folder, args.prompt_tokens)
-    length = args.prompt_tokens + args.new_tokens
-    if length > engine.context:
-        raise UserError(
-            f"measure: prompt_tokens + new_tokens is {length}, more than the {engine.context} tokens that "
-            f"{args.model_folder.name} takes: lower one of them"
-        )
-    if hasattr(engine, "reserve"):
-        engine.reserve(length)
-    result |= standard(engine, ids, args.new_tokens, args.warmup, args.samples)
-    watch.mark("decode")
-    result["harness_s"] = harness_seconds()
-    prompt = encode(args.model_folder, STUDY_PROMPT)
-    result["study"] = {"prompt_tokens": prompt.shape[1], "samples": study(engine, prompt, args.study_runs)}
-    if args.proof:
-        disk = sum(path.stat().st_size for path in args.artifact.iterdir() if path.name != "manifest.json")
+class Server:
+    """A loaded engine and the answers to commands on it."""
+
+    def __init__(self, args):
+        self.args = args
+        self.watch = memory.Watch(args.device)
+        self.load: dict = {}
+        start = time.perf_counter()
+        self.engine = engines.load(VARIANTS[args.variant], args.artifact, args.model_folder, args.device, args.threads)
+        self.engine.synchronize()
+        self.load_s = time.perf_counter() - start
+        self.watch.mark("load")
+
+    def ready(self) -> dict:
+        """What is known when the artifact is loaded."""
+        return {
+            "started": time.time(),
+            "load_s": self.load_s,
+            "torch_threads": torch.get_num_threads(),
+            "harness_s": harness_seconds(),
+        }
+
+    def prepare(self, load: dict) -> None:
+        """Make the prompt of a load and room in the cache, if it is not the last one."""
+        if load == self.load:
+            return
+        folder, length = self.args.model_folder, load["prompt_tokens"] + load["new_tokens"]
+        if length > self.engine.context:
+            raise UserError(
+                f"measure: prompt_tokens + new_tokens is {length}, more than the {self.engine.context} tokens that "
+                f"{folder.name} takes: lower one of them"
+            )
+        self.ids, self.load = passage_ids(folder, load["prompt_tokens"]), load
+        if hasattr(self.engine, "reserve"):
+            self.engine.reserve(length)
+
+    def warm(self, load: dict, times: int) -> dict:
+        """Untimed generations."""
+        self.prepare(load)
+        # a GPU's libraries choose their kernels anew for each length, so its warm-up passes through all of them
+        length = load["new_tokens"] if self.engine.device.type == "cuda" else min(load["new_tokens"], 8)
+        for _ in range(times):
+            take(self.engine, self.ids, length)
+        return {}
+
+    def turn(self, load: dict) -> dict:
+        """One timed generation, the state of the device while it ran, and what others took of the machine."""
+        self.prepare(load)
+        calibration = calibrate(self.engine.device)
+        with telemetry.Sampler(self.engine.device) as sampler, disturbance.Watch() as watch:
+            sample = take(self.engine, self.ids, load["new_tokens"])
+        # the time is the generation's alone, without that of starting and ending the watch
+        lost = watch.result() | {"wall_s": sample["ttft_s"] + sum(sample["itl_s"])}
+        return {**sample, "calibration_s": calibration, "lost": lost, "telemetry": sampler.summary()}
+
+    def study(self, runs: int) -> dict:
+        """``runs`` of the study's protocol."""
+        prompt = encode(self.args.model_folder, STUDY_PROMPT)
+        return {"prompt_tokens": prompt.shape[1], "samples": study(self.engine, prompt, runs)}
+
+    def memory(self) -> dict:
+        """Peaks of memory while it loaded and since."""
+        self.watch.mark("decode")
+        return self.watch.result()
+
+    def proof(self, load: dict) -> dict:
+        """What ran, and the bytes that it holds."""
+        self.prepare(load)
+        args, engine, length = self.args, self.engine, load["prompt_tokens"] + load["new_tokens"]
         proof = engine.proof()
-        result["memory"] = {
-            "disk_bytes": disk,
+        held = {
+            "disk_bytes": sum(path.stat().st_size for path in args.artifact.iterdir() if path.name != "manifest.json"),
             "weight_bytes": sum(proof["weight_bytes"].values()),
             "cache_bytes": engine.cache_bytes(length),
             "cache_length": length,
-            **watch.result(),
         }
         proof["bytes_per_token"] = roofline.bytes_per_token(proof, engine.cache_bytes(length))
-        proof["cache_growth"] = cache_growth(engine, ids)
-        result["proof"] = proof
-        result["kernels"] = roofline.kernel_profile(engine)
-        result["bandwidth"] = roofline.measure_bandwidth(args.device, args.threads)
-    return result
+        proof["cache_growth"] = cache_growth(engine, self.ids)
+        return {
+            "memory": held,
+            "proof": proof,
+            "kernels": roofline.kernel_profile(engine),
+            "bandwidth": roofline.measure_bandwidth(args.device, args.threads),
+        }
+
+
+COMMANDS = {name: getattr(Server, name) for name in ("warm", "turn", "study", "memory", "proof")}
+
+
+def serve(args, commands, answers) -> None:
+    """Load, then answer each line of ``commands`` with a line; a failure of the cell is the last answer."""
+
+    def answer(result: dict) -> None:
+        answers.write(json.dumps({"status": "ok", "reason": "", **result}) + "\n")
+        answers.flush()
+
+    try:
+        server = Server(args)
+        answer(server.ready())
+        for line in commands:
+            command = json.loads(line)
+            answer(COMMANDS[command.pop("do")](server, **command))
+    except CellFailure as failure:
+        answer({"status": failure.status, "reason": failure.reason})
+    except Exception as error:
+        failure = shortage.of(error, VARIANTS[args.variant], args.artifact, args.device)
+        if failure is None:
+            raise
+        answer({"status": failure.status, "reason": failure.reason})
 
 
 def main(argv: list[str]) -> None:
@@ -192,22 +250,14 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--variant", choices=VARIANTS, required=True)
     parser.add_argument("--artifact", type=Path, required=True)
     parser.add_argument("--model-folder", type=Path, required=True)
-    for name in ("warmup", "samples", "prompt-tokens", "new-tokens", "study-runs", "threads"):
-        parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--device", choices=("cpu", "cuda"), required=True)
-    parser.add_argument("--proof", action="store_true", help="also record memory, proof and bandwidth")
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--channel", type=int, help="descriptor of the socket that commands come by")
     args = parser.parse_args(argv)
-    try:
-        result = sample(args)
-    except CellFailure as failure:
-        result = {"status": failure.status, "reason": failure.reason}
-    except Exception as error:
-        failure = shortage.of(error, VARIANTS[args.variant], args.artifact, args.device)
-        if failure is None:
-            raise
-        result = {"status": failure.status, "reason": failure.reason}
-    files.write_json(args.output, result)
+    if args.channel is None:
+        return serve(args, sys.stdin, sys.stdout)
+    with socket.socket(fileno=args.channel) as channel, channel.makefile("rw") as stream:
+        serve(args, stream, stream)
 
 
 if __name__ == "__main__":

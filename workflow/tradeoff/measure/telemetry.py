@@ -1,6 +1,8 @@
 """The state of an NVIDIA GPU while it is measured: clocks, power, temperature, and whether it throttled."""
 
+import os
 import threading
+import time
 
 INTERVAL_S = 0.05
 # reasons, of nvml's clock event reasons, that make a sample worthless: heat, power supply and hardware slowdown.
@@ -23,6 +25,7 @@ class Nvml:
         self.nvml = pynvml
         pynvml.nvmlInit()
         self.handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        self.since = time.time_ns() // 1000
 
     def read(self) -> dict:
         nvml, handle = self.nvml, self.handle
@@ -32,10 +35,40 @@ class Nvml:
             "power_w": nvml.nvmlDeviceGetPowerUsage(handle) / 1000,
             "temperature_c": nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
             "reasons": nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle),
+            "others": self.others(),
         }
+
+    def others(self) -> int | None:
+        """How many other processes have worked on the GPU since it is watched; None where the driver does not say.
+
+        Where this process is not among those that it lists (process ids of a container are other ones) none is known.
+        """
+        try:
+            known = {process.pid for process in self.nvml.nvmlDeviceGetComputeRunningProcesses(self.handle)}
+            if os.getpid() not in known:
+                return None
+            used = self.nvml.nvmlDeviceGetProcessUtilization(self.handle, self.since)
+        except self.nvml.NVMLError:  # no reading in so short a time, or none on this card
+            return None
+        return len({entry.pid for entry in used if entry.smUtil > 0 and entry.pid != os.getpid()})
+
+    def free_bytes(self) -> int:
+        return self.nvml.nvmlDeviceGetMemoryInfo(self.handle).free
 
     def close(self) -> None:
         self.nvml.nvmlShutdown()
+
+
+def free_bytes(index: int = 0) -> int | None:
+    """Free memory of a GPU in bytes, asked of the driver without touching CUDA; None where it cannot be asked."""
+    try:
+        source = Nvml(index)
+    except Exception:  # no driver library or no permission: NVML has a class for each of its codes
+        return None
+    try:
+        return source.free_bytes()
+    finally:
+        source.close()
 
 
 class Sampler:
@@ -85,7 +118,10 @@ class Sampler:
         return any(reading["reasons"] & bits for reading in self.readings for bits in SPOILS.values())
 
     def summary(self) -> dict | None:
-        """Least and greatest of each reading, reasons by name, ``throttled``; None where there is nothing to read."""
+        """Least and greatest of each reading, reasons by name, ``throttled``, and how many ``others`` worked on it.
+
+        None where there is nothing to read.
+        """
         if not self.readings:
             return None if self.source is None else {"readings": 0, "throttled": False, "reason": self.reason}
         result: dict = {"readings": len(self.readings)}
@@ -97,6 +133,7 @@ class Sampler:
             seen |= reading["reasons"]
         result["reasons"] = [name for name, bits in NOTED.items() if seen & bits]
         result["throttled"] = self.throttled
+        result["others"] = max((reading["others"] for reading in self.readings if reading.get("others")), default=0)
         if self.reason:
             result["reason"] = self.reason
         return result

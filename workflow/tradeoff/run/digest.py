@@ -55,7 +55,10 @@ def _source(name: str) -> bytes:
 
 @lru_cache
 def _imports(name: str) -> tuple[str, ...]:
-    """Modules of the package that a module imports, anywhere in its text, with the packages above them."""
+    """Modules of the package that a module imports, anywhere in its text, with the packages above them.
+
+    ``"package.module:function"``, by which a process of its own is started, counts as an import.
+    """
     found = set()
     for node in ast.walk(ast.parse(_source(name))):
         if isinstance(node, ast.Import):
@@ -63,6 +66,8 @@ def _imports(name: str) -> tuple[str, ...]:
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             found.add(node.module)
             found.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.add(node.value.partition(":")[0])
     inside = {entry for entry in found if entry.startswith(f"{PACKAGE}.") and _path(entry)}
     parents = {entry.rsplit(".", 1)[0] for entry in inside} - {PACKAGE}
     return tuple(sorted(inside | parents))

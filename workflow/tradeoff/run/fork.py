@@ -1,17 +1,23 @@
-"""A stage's work in a process of its own, forked off one that has imported the libraries and done nothing with them.
+"""A stage's work in a process of its own, so that one that dies leaves another to say what of.
 
-    code, text = fork.run(sample.main, ["--variant", "torch-fp32", ...])
+    code, text = fork.run("workflow.tradeoff.evaluate.__main__:main", ["--variant", "torch-fp32", ...])
 
-Importing takes seconds, and a fork keeps it; a model, a pool of threads and the GPU are first touched in the forked
-process. When that one dies, this one is left to say what of.
+On the CPU it is forked off one that has imported the libraries and done nothing with them: importing takes seconds, and
+a fork keeps it. A process that will use a GPU is started ``fresh``: a package that was imported may have touched CUDA,
+which no forked process can use then. By hand, and so is a fresh one started:
+
+    python -m workflow.tradeoff.run.fork workflow.tradeoff.evaluate.__main__:main --variant torch-fp32 ...
 """
 
+import ctypes
+import importlib
 import os
 import select
+import signal
+import subprocess
 import sys
 import traceback
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 from workflow.tradeoff import errors
 from workflow.tradeoff.errors import CellFailure, UserError
@@ -21,31 +27,35 @@ from workflow.tradeoff.variants import Variant
 # whether there is a GPU is asked without touching it, so that the forked processes can
 os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
 TAIL = 20_000  # bytes of a process's last words that are kept
+PARENT_DIES = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 
-def run(main: Callable[[list[str]], None], arguments: list[str], quiet: bool = False) -> tuple[int, str]:
-    """Exit code of ``main(arguments)`` in a forked process, negative for a signal, and the end of its standard error.
+Main = Callable[[list[str]], None]
 
-    What the process says is passed on as it comes; if quiet, only at its end, and only when it failed.
+
+def start(target: str | Main, arguments: list[str], stderr: int, fresh: bool, keep: Sequence[int] = ()) -> int:
+    """Id of a new process that does ``target(arguments)`` and dies with this one.
+
+    target: ``package.module:function``, or for a fork the function itself. stderr: file descriptor that its standard
+    error goes to. fresh: a new interpreter instead of a fork. keep: further descriptors that it has under the same
+    numbers.
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    reader, writer = os.pipe()
+    if fresh:
+        command = [sys.executable, "-m", "workflow.tradeoff.run.fork", target, *arguments]
+        process = subprocess.Popen(command, stderr=stderr, stdin=subprocess.DEVNULL, pass_fds=keep)
+        process.returncode = 0  # it is waited for by its id, as a forked one is
+        return process.pid
+    main = target if callable(target) else found(target)  # imported here, so that the next ones need not
     child = os.fork()
     if child:
-        os.close(writer)
-        try:
-            code, tail = _follow(child, reader, quiet)
-        finally:
-            os.close(reader)
-        if quiet and code:
-            os.write(2, tail)
-        return code, tail.decode(errors="replace")
+        return child
     code = 1
     try:
-        os.dup2(writer, 2)
+        os.dup2(stderr, 2)
         sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
-        errors.guard(main, arguments)
+        perform(main, arguments)
         code = 0
     except SystemExit as stop:
         print(stop.code, file=sys.stderr)
@@ -54,6 +64,36 @@ def run(main: Callable[[list[str]], None], arguments: list[str], quiet: bool = F
     finally:
         sys.stderr.flush()
         os._exit(code)
+
+
+def perform(main: Main, arguments: list[str]) -> None:
+    """``main(arguments)`` in this new process; a UserError is SystemExit with one line."""
+    ctypes.CDLL(None).prctl(PARENT_DIES, signal.SIGKILL)  # one that is stopped would otherwise outlive a killed parent
+    errors.guard(main, arguments)
+
+
+def found(target: str) -> Main:
+    """The function that ``package.module:function`` names."""
+    module, _, function = target.partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def run(target: str | Main, arguments: list[str], quiet: bool = False, fresh: bool = False) -> tuple[int, str]:
+    """Exit code of ``target(arguments)`` in a process of its own, negative for a signal, and its last words.
+
+    These are the end of its standard error. What the process says is passed on as it comes; if quiet, only at its
+    end, and only when it failed.
+    """
+    reader, writer = os.pipe()
+    child = start(target, arguments, writer, fresh)
+    os.close(writer)
+    try:
+        code, tail = _follow(child, reader, quiet)
+    finally:
+        os.close(reader)
+    if quiet and code:
+        os.write(2, tail)
+    return code, tail.decode(errors="replace")
 
 
 def _follow(child: int, reader: int, quiet: bool) -> tuple[int, bytes]:
@@ -73,10 +113,11 @@ def _follow(child: int, reader: int, quiet: bool) -> tuple[int, bytes]:
             ended = (process, status) if process else None
 
 
-def failure(code: int, text: str, variant: Variant, artifact: Path, before: shortage.Available) -> Exception:
+def failure(code: int, text: str, variant: Variant, artifact, before: shortage.Available) -> Exception:
     """What the end of a process means: a UserError of its own, memory, or an error of the cell.
 
-    text: the end of its standard error. before: the memory that was available when it began.
+    text: the end of its standard error. artifact: the folder that it ran. before: the memory that was available when
+    it began.
     """
     lines = [line for line in text.splitlines() if line.strip()] or ["no message"]
     if lines[-1].startswith("error: "):
@@ -89,3 +130,7 @@ def failure(code: int, text: str, variant: Variant, artifact: Path, before: shor
     if code < 0:
         return CellFailure("error", f"the process died of signal {-code}: {lines[-1]}")
     return CellFailure("error", lines[-1])
+
+
+if __name__ == "__main__":
+    perform(found(sys.argv[1]), sys.argv[2:])

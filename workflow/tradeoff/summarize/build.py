@@ -19,7 +19,8 @@ MEMORY = "disk_mb weight_mb cache_mb memory_mb memory_reduction_pct before_load_
 LATENCY = (
     "ttft_ms ttft_ms_low ttft_ms_high ttft_ratio ttft_ratio_low ttft_ratio_high "
     "itl_p50_ms itl_p50_ms_low itl_p50_ms_high itl_p90_ms itl_p90_ms_low "
-    "itl_p90_ms_high itl_p99_ms itl_p99_ms_low itl_p99_ms_high harness_pct drift_pct noisy"
+    "itl_p90_ms_high itl_p99_ms itl_p99_ms_low itl_p99_ms_high half_width_pct "
+    "replicates turns retaken pairing harness_pct drift_pct noisy"
 )
 TABLES = (  # the files that this stage writes, beside notes.json
     "summary", "benchmark", "onnx", "perplexity", "degradation", "accuracy_drop", "speed_by_precision",

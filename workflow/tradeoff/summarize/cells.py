@@ -10,7 +10,7 @@ from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.files import read_json
 from workflow.tradeoff.variants import VARIANTS, Variant
 
-SCHEMA = 1
+SCHEMAS = {"speed": 2, "quality": 1}
 ORDER = {name: place for place, name in enumerate(VARIANTS)}
 
 
@@ -53,7 +53,7 @@ def read(speed: Iterable[Path | str], quality: Iterable[Path | str], manifests: 
     cells: dict[tuple[str, str], Cell] = {}
     for kind, paths in (("speed", speed), ("quality", quality)):
         for path in map(Path, paths):
-            data = _checked(path)
+            data = _checked(path, kind)
             key = data["model"], data["variant"]
             cell = cells.setdefault(key, Cell(*key, data["baseline"], facts=facts.get(key[0], {})))
             if getattr(cell, kind):
@@ -67,13 +67,13 @@ def read(speed: Iterable[Path | str], quality: Iterable[Path | str], manifests: 
     return sorted(cells.values(), key=lambda cell: (models.index(cell.model), ORDER[cell.variant]))
 
 
-def _checked(path: Path) -> dict:
+def _checked(path: Path, kind: str) -> dict:
     try:
         data = read_json(path)
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}): delete it and run again") from error
-    if data.get("schema") != SCHEMA:
-        raise UserError(f"{path} has schema {data.get('schema')}, not {SCHEMA}: delete it and run again")
+    if data.get("schema") != SCHEMAS[kind]:
+        raise UserError(f"{path} has schema {data.get('schema')}, not {SCHEMAS[kind]}: delete it and run again")
     if missing := [name for name in ("model", "variant", "baseline", "status") if name not in data]:
         raise UserError(f"{path} has no {', '.join(missing)}: give what measure or evaluate wrote")
     if data["variant"] not in VARIANTS:

@@ -11,7 +11,7 @@ from workflow.tradeoff.summarize.cells import Cell
 
 CLAIMS = (  # what a gated cell must not claim
     *(name for name in COLUMNS if name.startswith(("decode_", "ttft_", "itl_", "speedup", "study_s", "study_t"))),
-    "speed_verdict", "memory_reduction_pct", "mbu_pct", "roofline_label",
+    "half_width_pct", "speed_verdict", "memory_reduction_pct", "mbu_pct", "roofline_label",
 )  # fmt: skip
 RATIOS = (
     *(name for name in COLUMNS if name.startswith(("speedup", "study_speedup", "delta_nll", "degradation"))),
@@ -39,8 +39,8 @@ def row(cell: Cell, baseline: Cell | None, convention: str | None, limits: Mappi
         "environment": (head.get("environment") or {}).get("digest", "")[:12] or None,
     }
     reasons = [("" if part is speed else "accuracy: ") + part["reason"] for part in (speed, text) if part.get("reason")]
-    if speed.get("status") == "ok":
-        line |= rows_speed.speed_columns(speed)
+    if speed.get("status") in ("ok", "disturbed"):  # what is disturbed has memory and proof all the same
+        line |= rows_speed.speed_columns(speed) if speed["status"] == "ok" else {}
         line |= rows_speed.memory_columns(speed, baseline) | rows_speed.proof_columns(cell)
     if text.get("conventions"):
         line |= rows_accuracy.accuracy_columns(cell, baseline, convention) | rows_accuracy.text_columns(text)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from workflow.tradeoff import stats
+from workflow.tradeoff import precision, samples, stats
 from workflow.tradeoff.summarize.cells import Cell
 
 MEGA = 1e6
@@ -17,24 +17,10 @@ def requested(cell: Cell) -> str:
 
 
 def replicates(speed: Mapping, protocol: str, role: str) -> list[dict]:
-    """The replicates of a role, in the order they ran; empty when the protocol was not run."""
+    """The processes of a role with the samples that count, in the order they ran; empty when there is none."""
     runs = (speed.get("protocols") or {}).get(protocol, {}).get("replicates", [])
-    return sorted((run for run in runs if run["role"] == role and run["samples"]), key=lambda run: run["replicate"])
-
-
-def decode_rates(run: Mapping) -> list[float]:
-    """Decode tokens a second of each sample of a replicate: tokens / summed inter-token times."""
-    return [len(sample["itl_s"]) / sum(sample["itl_s"]) for sample in run["samples"]]
-
-
-def first_token_seconds(run: Mapping) -> list[float]:
-    """Seconds to the first token of each sample of a replicate."""
-    return [sample["ttft_s"] for sample in run["samples"]]
-
-
-def study_rates(run: Mapping) -> list[float]:
-    """Tokens a second of each sample by the study's protocol: new tokens / seconds of the whole call."""
-    return [sample["new_tokens"] / sample["total_s"] for sample in run["samples"]]
+    counted = [{**run, "samples": samples.clean(run)} for run in runs if run["role"] == role]
+    return sorted((run for run in counted if run["samples"]), key=lambda run: run["replicate"])
 
 
 def pooled_itl(run: Mapping) -> np.ndarray:
@@ -43,23 +29,19 @@ def pooled_itl(run: Mapping) -> np.ndarray:
 
 
 def speed_columns(speed: Mapping) -> dict:
-    """Speed, latency and their intervals over replicates."""
+    """Speed, latency and their intervals over processes; ratios and theirs over pairs of processes."""
     line: dict = {}
     own = replicates(speed, "standard", "cell")
     if own:
-        line |= triple("decode_tokens_per_s", stats.median_interval([decode_rates(run) for run in own]))
-        line |= triple(
-            "ttft_ms",
-            stats.median_interval([[1e3 * sample["ttft_s"] for sample in run["samples"]] for run in own]),
-        )
+        line |= triple("decode_tokens_per_s", stats.median_interval(_values(own, samples.decode_rate)))
+        line |= triple("ttft_ms", stats.median_interval(_values(own, lambda sample: 1e3 * sample["ttft_s"])))
         for percent in (50, 90, 99):
             values = [1e3 * float(np.percentile(pooled_itl(run), percent)) for run in own]
             line |= triple(f"itl_p{percent}_ms", stats.median_interval(values))
-        line |= _ratio("speedup", speed, own, replicates(speed, "standard", "baseline"), decode_rates)
-        line |= _ratio("ttft_ratio", speed, own, replicates(speed, "standard", "baseline"), first_token_seconds)
+        line |= _ratio("speedup", speed, "standard", samples.decode_rate)
+        line |= _ratio("ttft_ratio", speed, "standard", samples.first_token_seconds)
         line["speed_verdict"] = _speed_verdict(speed, line)
-        line["replicates"] = len(own)
-        line["noisy"] = str(bool(speed["protocols"]["standard"].get("noisy"))).lower()
+        line |= reached(speed, own)
         usual = line["itl_p50_ms"] / 1e3
         harness = [run["harness_s"] for run in own if run.get("harness_s") is not None]
         line["harness_pct"] = 100 * statistics.median(harness) / usual if harness else None
@@ -71,23 +53,40 @@ def speed_columns(speed: Mapping) -> dict:
         line["study_tokens_per_s"] = sum(tokens) / sum(seconds)
         line["study_s_mean"] = statistics.fmean(seconds)
         line["study_s_sd"] = statistics.stdev(seconds) if len(seconds) > 1 else None
-        line |= _ratio("study_speedup", speed, short, replicates(speed, "study", "baseline"), study_rates)
+        line |= _ratio("study_speedup", speed, "study", samples.study_rate)
     return line
+
+
+def _values(runs: Sequence[Mapping], value) -> list[list[float]]:
+    return [[value(sample) for sample in run["samples"]] for run in runs]
+
+
+def reached(speed: Mapping, own: Sequence[Mapping]) -> dict:
+    """How sharp the speedup is (the baseline's: its speed), by how many processes and turns, and how they lived."""
+    protocol = speed["protocols"]["standard"]
+    alone = speed["variant"] == speed["baseline"]
+    every = speed["protocols"]["standard"]["replicates"]
+    logs = samples.pairs(every, samples.decode_rate, alone)
+    line = {"replicates": len(own), "turns": sum(map(len, logs)), "pairing": protocol["pairing"]}
+    line["retaken"] = sum(len(run["rejected"]) for run in every)
+    if len(logs) < 2:
+        return {**line, "noisy": "true"}
+    half = precision.half_width(np.array([np.median(turns) for turns in logs]), protocol["pairs"])
+    wide = half > np.log1p(protocol["precision"])
+    return {**line, "half_width_pct": 100 * float(np.expm1(half)), "noisy": str(bool(wide)).lower()}
 
 
 def triple(name: str, interval) -> dict:
     return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
-def _ratio(name: str, speed: Mapping, cell: Sequence[Mapping], baseline: Sequence[Mapping], rates) -> dict:
-    """Paired ratio over the replicates that the cell and its baseline both have; 1 for the baseline itself."""
+def _ratio(name: str, speed: Mapping, protocol: str, value) -> dict:
+    """Paired ratio over the turns that the cell and its baseline both have; 1 for the baseline itself."""
     if speed["variant"] == speed["baseline"]:
         return {name: 1.0, f"{name}_low": 1.0, f"{name}_high": 1.0}
-    own, base = ({run["replicate"]: rates(run) for run in runs} for runs in (cell, baseline))
-    pairs = sorted(own.keys() & base.keys())
-    if not pairs:
-        return {}
-    return triple(name, stats.paired_ratio([own[pair] for pair in pairs], [base[pair] for pair in pairs]))
+    pairs = samples.pairs(speed["protocols"][protocol]["replicates"], value)
+    first = speed["protocols"]["standard"]["pairs"]
+    return triple(name, stats.paired_ratio(pairs, first)) if pairs else {}
 
 
 def _speed_verdict(speed: Mapping, line: Mapping) -> str | None:
@@ -99,9 +98,16 @@ def _speed_verdict(speed: Mapping, line: Mapping) -> str | None:
 
 
 def drift(runs: Sequence[Mapping]) -> float | None:
-    """Spread of the calibration loop over the replicates, (longest - shortest) / median, in percent."""
-    loops = [statistics.median(run["calibration_s"]) for run in runs if run.get("calibration_s")]
-    return 100 * (max(loops) - min(loops)) / statistics.median(loops) if loops else None
+    """Spread of the calibration loop over the samples, (longest - shortest) / median, in percent.
+
+    The longest and the shortest tenth are left out, from four loops on at least one of each: one hiccup is no drift.
+    """
+    loops = sorted(sample["calibration_s"] for run in runs for sample in run["samples"] if sample.get("calibration_s"))
+    if not loops:
+        return None
+    out = max(1, len(loops) // 10) if len(loops) >= 4 else 0
+    kept = loops[out : len(loops) - out]
+    return 100 * (kept[-1] - kept[0]) / statistics.median(loops)
 
 
 def memory_columns(speed: Mapping, baseline: Cell | None) -> dict:
@@ -158,7 +164,7 @@ def proof_columns(cell: Cell) -> dict:
     bandwidth = (cell.speed.get("bandwidth") or {}).get("bytes_per_s")
     own = replicates(cell.speed, "standard", "cell")
     if bandwidth and read and own:
-        rate = stats.median_interval([decode_rates(run) for run in own]).value
+        rate = stats.median_interval(_values(own, samples.decode_rate)).value
         line["mbu_pct"] = 100 * read * rate / bandwidth
         line["roofline_label"] = roofline_label(line["mbu_pct"], cell, proof)
     return line
