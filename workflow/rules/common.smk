@@ -57,6 +57,8 @@ MODELS = list(config["models"])
 CORPUS = config["corpus"]["name"]
 DEVICE = study_config.device(config)
 THREADS = config["threads"] or os.cpu_count()
+ALL_CORES = workflow.resource_settings.cores or THREADS
+CARD = {"gpu": 1} if DEVICE == "cuda" else {}  # what a rule that uses the device asks for
 CELLS = [(model, variant) for model in MODELS for variant in study_config.cells(config, model)[0]]
 
 

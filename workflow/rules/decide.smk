@@ -84,7 +84,7 @@ rule diagnose:
     container:
         CONTAINER
     resources:
-        gpu=1,
+        **CARD,
     params:
         code=engine_code("evaluate.diagnose"),
         artifact=lambda wildcards: artifact(wildcards.model, wildcards.variant),

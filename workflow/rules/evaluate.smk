@@ -26,7 +26,7 @@ rule evaluate:
     container:
         CONTAINER
     resources:
-        gpu=1,
+        **CARD,
     params:
         code=engine_code("evaluate"),
         study=config["study"],
@@ -80,6 +80,8 @@ if RANDOM:
             f"{RESULTS}/benchmarks/unscored.tsv"
         container:
             CONTAINER
+        resources:
+            **CARD,
         params:
             code=code("evaluate.unscored"),
             study=config["study"],

@@ -23,6 +23,8 @@ rule preflight:
         f"{RESULTS}/benchmarks/preflight.tsv"
     container:
         CONTAINER
+    resources:
+        **CARD,
     params:
         code=code("run.preflight"),
         graph=["--graph"] if any(VARIANTS[variant].engine == "graph" for _, variant in CELLS) else [],
@@ -102,6 +104,8 @@ rule environment:
         f"{RESULTS}/benchmarks/environment.tsv"
     container:
         CONTAINER
+    resources:
+        **CARD,
     params:
         code=code("run.environment"),
         device=DEVICE,

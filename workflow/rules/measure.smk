@@ -17,12 +17,14 @@ rule measure:
         f"{RESULTS}/logs/measure/{{model}}_{{variant}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/measure/{{model}}_{{variant}}.tsv"
+    # a timing that failed is not quietly taken again
+    retries: 0
     container:
         CONTAINER
-    # nothing else runs while a cell is timed
-    threads: os.cpu_count()
+    # nothing else runs while a cell is timed: all cores that this run may use, and on a cluster a node of its own
+    threads: ALL_CORES
     resources:
-        gpu=1,
+        **CARD,
     params:
         code=engine_code("measure"),
         study=config["study"],
