@@ -18,6 +18,8 @@ import yaml
 from tests import tiny
 
 REPOSITORY = Path(__file__).parent.parent
+# a variant of the config's own, in place of onnx-int4-kv
+INT4_B16 = {"engine": "onnx", "recipe": {"quantizer": "matmul-nbits", "bits": 4, "block": 16, "symmetric": False}}
 ROWS = [" \n", " = The bridge = \n", " \n"]
 
 
@@ -139,9 +141,10 @@ def make(folder: Path, trained: bool = True) -> Study:
             "gpt2": {
                 "source": "local",
                 "path": "inputs/gpt2",
-                "variants": ["torch-fp32", "onnx-int8", "onnx-int4-kv"],
+                "variants": ["torch-fp32", "onnx-int8", "int4-b16"],
             },
         },
+        "define": {"int4-b16": INT4_B16},
         "corpus": {
             "name": "bridge",
             "source": "local",

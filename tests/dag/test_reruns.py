@@ -43,7 +43,7 @@ def test_editing_an_engine_reruns_the_cells_that_run_on_it(study):
         "llama/onnx-fp32",
         "llama/onnx-int8-kv",
         "gpt2/onnx-int8",
-        "gpt2/onnx-int4-kv",
+        "gpt2/int4-b16",
     }
 
 
@@ -53,6 +53,19 @@ def test_adding_a_variant_runs_its_cells_and_the_tables(study):
     assert variants(planned["measure"]) == variants(planned["evaluate"]) == {"llama/bnb-nf4"}
     assert not set(planned) & {"fetch_model", "fetch_corpus", "export", "quantize"}
     assert {"summarize", "report"} <= set(planned)
+
+
+def test_a_new_preset_or_engine_reruns_nothing(study):
+    study.edit("workflow/presets.yaml", append("\nbnb-own: {engine: hf, recipe: {quantizer: bitsandbytes, bits: 4}}\n"))
+    study.edit("workflow/schemas/variants.yaml", append("\n# another engine\n"))
+    assert study.planned() == {}
+
+
+def test_a_changed_recipe_reruns_its_artifact_and_its_cells(study):
+    study.configure(lambda config: config["define"]["int4-b16"]["recipe"].update(block=32))
+    planned = study.planned()
+    assert variants(planned["measure"]) == variants(planned["evaluate"]) == {"gpt2/int4-b16"}
+    assert len(planned["quantize"]) == 1 and not set(planned) & {"fetch_model", "fetch_corpus", "export"}
 
 
 def test_changing_one_models_config_touches_its_cells_alone(study):

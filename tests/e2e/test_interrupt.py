@@ -16,9 +16,10 @@ from tests import studies
 from workflow.tradeoff import files
 from workflow.tradeoff.run import running
 
-STAGES = {"fetch", "export", "quantize", "measure", "evaluate", "summarize", "decide", "figures", "report"}
+PREPARE = {"fetch model", "prepare export", "prepare quantize"}
+STAGES = {*PREPARE, "measure", "evaluate", "summarize", "decide", "report.figures", "report"}
 # over before anything of their writing could be seen: killed at sight
-QUICK = {"summarize", "decide", "figures", "report"}
+QUICK = {"summarize", "decide", "report.figures", "report"}
 # tables in which there is no time: equal from run to run
 SAME = ["perplexity", "degradation", "accuracy_drop", "divergence", "generated"]
 
@@ -64,7 +65,7 @@ def check_whole(results: Path) -> None:
 def rows(study: studies.Study, table: str) -> list[dict[str, str]]:
     """A table without the variant that the test leaves out."""
     with (study.results / "tables" / f"{table}.csv").open(newline="") as file:
-        return [row for row in csv.DictReader(file) if row["variant"] != "onnx-int4-kv"]
+        return [row for row in csv.DictReader(file) if row["variant"] != "int4-b16"]
 
 
 def killed_in(study: studies.Study, stages: set[str]) -> str | None:
@@ -96,9 +97,9 @@ def killed_in(study: studies.Study, stages: set[str]) -> str | None:
 def test_a_run_killed_in_every_stage_ends_with_the_same_tables(study):
     before = {name: rows(study, name) for name in SAME}
     # one branch of the workflow is enough here, and half the time
-    study.configure(lambda config: config["models"]["gpt2"]["variants"].remove("onnx-int4-kv"))
+    study.configure(lambda config: config["models"]["gpt2"]["variants"].remove("int4-b16"))
     shutil.rmtree(study.results / "models" / "gpt2")
-    for folder in ("onnx/gpt2", "quality/gpt2", "speed/gpt2", "tables", "figures"):
+    for folder in ("artifacts/gpt2", "quality/gpt2", "speed/gpt2", "tables", "figures"):
         shutil.rmtree(study.results / folder)
     (study.results / "report.md").unlink()
     left = set(STAGES)
@@ -115,7 +116,7 @@ def test_a_run_killed_in_every_stage_ends_with_the_same_tables(study):
 
 
 def test_a_stage_that_outlives_its_run_is_waited_for(study):
-    target = study.results / "onnx" / "gpt2" / "int8" / "manifest.json"
+    target = study.results / "artifacts" / "gpt2" / "onnx-dynamic" / "manifest.json"
     before = files.read_json(target)
     target.unlink()
     goal = str(target.relative_to(study.folder))
@@ -134,7 +135,7 @@ def test_a_stage_that_outlives_its_run_is_waited_for(study):
                 break
         else:
             raise AssertionError("the second run did not wait")
-        assert line.split()[3] in map(str, left) and "quantize" in line
+        assert line.split()[3] in map(str, left) and "prepare quantize" in line
         for process in left:
             os.kill(process, signal.SIGCONT)
         assert again.communicate() and again.returncode == 0

@@ -18,8 +18,8 @@ STUDY_TABLES = {
     "perplexity": "perplexity avg_loss tokens_evaluated",
     "degradation": "delta_perplexity degradation_pct",
     "accuracy_drop": "perplexity accuracy_drop_pct",
-    "speed_by_precision": "FP32 INT8 INT4 best_speedup",
-    "memory_by_precision": "FP32 INT8 INT4 best_memory_reduction_pct",
+    "speed_by_precision": "FP32 INT8 int4-b16 best_speedup",
+    "memory_by_precision": "FP32 INT8 int4-b16 best_memory_reduction_pct",
     "efficiency_matrix": "speed_efficiency memory_efficiency accuracy_pct overall_efficiency",
 }
 FIGURES = ["tradeoff", "speed", "latency", "growth", "memory", "perplexity", "delta_nll", "divergence", "roofline"]
@@ -31,7 +31,7 @@ CELLS = {
     "llama/onnx-int8-kv",
     "gpt2/torch-fp32",
     "gpt2/onnx-int8",
-    "gpt2/onnx-int4-kv",
+    "gpt2/int4-b16",
 }
 
 

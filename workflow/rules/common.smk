@@ -16,6 +16,7 @@ from workflow.tradeoff.run import config as study_config
 from workflow.tradeoff.run import running
 from workflow.tradeoff.run.digest import code
 from workflow.tradeoff.errors import UserError
+from workflow.tradeoff import variants
 from workflow.tradeoff.variants import VARIANTS
 
 
@@ -64,8 +65,12 @@ CELLS = [(model, variant) for model in MODELS for variant in study_config.cells(
 
 wildcard_constraints:
     model="[a-z0-9._-]+",
-    variant="[a-z0-9-]+",
+    variant="[a-z0-9_-]+",
     past="(-kv)?",
+
+
+KNOWN = variants.flags(*(variant for _, variant in CELLS))
+DEFINITIONS = {variant: VARIANTS[variant].definition() for _, variant in CELLS}
 
 
 def baseline(model):
@@ -75,7 +80,12 @@ def baseline(model):
 def artifact(model, variant):
     """Folder of what a variant runs."""
     name = VARIANTS[variant].artifact
-    return f"{RESULTS}/models/{model}" if name == "model" else f"{RESULTS}/onnx/{model}/{name}"
+    return f"{RESULTS}/models/{model}" if name == "model" else f"{RESULTS}/artifacts/{model}/{name}"
+
+
+def exported(name):
+    """The float32 export that an ONNX artifact is made of."""
+    return "onnx-fp32-kv" if name.endswith("-kv") else "onnx-fp32"
 
 
 def artifacts(wildcards):
@@ -92,6 +102,20 @@ def engine_code(*stages):
         return code(*stages, *sorted({f"engines.{VARIANTS[name].engine}" for name in names}))
 
     return params
+
+
+def known(*names):
+    """The flags that make a stage know the variants that it deals with: none for presets."""
+    return variants.flags(*names)
+
+
+def known_to_cell(wildcards):
+    return known(wildcards.variant, baseline(wildcards.model))
+
+
+def definitions(wildcards):
+    """For params: what a cell and its baseline are, so that a changed recipe or option reruns its own cells."""
+    return [VARIANTS[name].definition() for name in (wildcards.variant, baseline(wildcards.model))]
 
 
 def hold_the_folder():
@@ -128,13 +152,12 @@ def baseline_quality(wildcards):
 
 def benchmarks_so_far(wildcards):
     """Benchmark files of the jobs whose memory the appendix shows; these jobs are done, so the files are no inputs."""
-    onnx = {(model, VARIANTS[variant].artifact) for model, variant in CELLS if VARIANTS[variant].artifact != "model"}
-    fused = sorted(pair for pair in onnx if pair[1] == "fp16-kv")
-    onnx -= set(fused)
+    made = {(VARIANTS[variant].family, model, VARIANTS[variant].artifact) for model, variant in CELLS}
+    onnx = {(model, name) for family, model, name in made if family == "onnx"}
     # a quantized file is made of the float32 one with the same kind of cache
-    onnx |= {(model, "fp32-kv" if name.endswith("-kv") else "fp32") for model, name in onnx}
-    steps = [f"{'export' if name.startswith('fp32') else 'quantize'}/{model}_{name}" for model, name in sorted(onnx)]
-    steps += [f"fuse/{model}_{name}" for model, name in fused]
+    onnx |= {(model, exported(name)) for model, name in onnx}
+    steps = [f"{'export' if name == exported(name) else 'quantize'}/{model}_{name}" for model, name in sorted(onnx)]
+    steps += sorted(f"fuse/{model}_{name}" for family, model, name in made if family == "fused")
     steps += [f"measure/{model}_{variant}" for model, variant in CELLS]
     steps += [
         f"evaluate/{model}_{variant}" for model, variant in CELLS if config["models"][model]["source"] != "random"

@@ -27,11 +27,14 @@ rule decide:
         CONTAINER
     params:
         code=code("decide"),
+        define=KNOWN,
+        definitions=DEFINITIONS,
         scenarios=json.dumps(config["decide"]["scenarios"], sort_keys=True),
         folder=lambda wildcards, output: folder_of(output[0]),
     shell:
         """
         python -m workflow.tradeoff.decide \\
+        {params.define:q} \\
         --tables {params.folder:q} \\
         --environment {input.environment:q} \\
         --scenarios {params.scenarios:q} \\
@@ -87,6 +90,8 @@ rule diagnose:
         **CARD,
     params:
         code=engine_code("evaluate.diagnose"),
+        define=known_to_cell,
+        definitions=definitions,
         artifact=lambda wildcards: artifact(wildcards.model, wildcards.variant),
         model=lambda wildcards: f"{RESULTS}/models/{wildcards.model}",
         share=config["evaluate"]["diagnose_share"],
@@ -96,6 +101,7 @@ rule diagnose:
     shell:
         """
         OMP_NUM_THREADS={params.threads} python -m workflow.tradeoff.evaluate.diagnose \\
+        {params.define:q} \\
         --quality {input.quality:q} \\
         --model-folder {params.model:q} \\
         --artifact {params.artifact:q} \\

@@ -29,6 +29,8 @@ rule evaluate:
         **CARD,
     params:
         code=engine_code("evaluate"),
+        define=known_to_cell,
+        definitions=definitions,
         study=config["study"],
         baseline=lambda wildcards: baseline(wildcards.model),
         baseline_flag=lambda wildcards, input: ["--baseline-quality", input.baseline] if input.baseline else [],
@@ -40,6 +42,7 @@ rule evaluate:
     shell:
         """
         OMP_NUM_THREADS={params.threads} python -m workflow.tradeoff.evaluate \\
+        {params.define:q} \\
         --study {params.study:q} \\
         --model {wildcards.model:q} \\
         --variant {wildcards.variant:q} \\

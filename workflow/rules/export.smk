@@ -4,9 +4,9 @@ INPUTS:
     {results}/models/{model}/
 
 OUTPUTS:
-    {results}/onnx/{model}/fp32/         without past key values: the whole sequence runs again for every token
-    {results}/onnx/{model}/fp32-kv/      with past key values
-    {results}/onnx/{model}/fp16-kv/      ONNX Runtime's fused operators in float16, with a static cache
+    {results}/artifacts/{model}/onnx-fp32/         without past key values: the whole sequence runs again for every token
+    {results}/artifacts/{model}/onnx-fp32-kv/      with past key values
+    {results}/artifacts/{model}/fused-fp16-kv/     ONNX Runtime's fused operators in float16, with a static cache
 """
 
 
@@ -14,11 +14,11 @@ rule export:
     input:
         f"{RESULTS}/models/{{model}}/manifest.json",
     output:
-        f"{RESULTS}/onnx/{{model}}/fp32{{past}}/manifest.json",
+        f"{RESULTS}/artifacts/{{model}}/onnx-fp32{{past}}/manifest.json",
     log:
-        f"{RESULTS}/logs/export/{{model}}_fp32{{past}}.log",
+        f"{RESULTS}/logs/export/{{model}}_onnx-fp32{{past}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/export/{{model}}_fp32{{past}}.tsv"
+        f"{RESULTS}/benchmarks/export/{{model}}_onnx-fp32{{past}}.tsv"
     container:
         CONTAINER
     params:
@@ -42,17 +42,17 @@ rule fuse:
     input:
         f"{RESULTS}/models/{{model}}/manifest.json",
     output:
-        f"{RESULTS}/onnx/{{model}}/fp16-kv/manifest.json",
+        f"{RESULTS}/artifacts/{{model}}/fused-fp16-kv/manifest.json",
     log:
-        f"{RESULTS}/logs/fuse/{{model}}_fp16-kv.log",
+        f"{RESULTS}/logs/fuse/{{model}}_fused-fp16-kv.log",
     benchmark:
-        f"{RESULTS}/benchmarks/fuse/{{model}}_fp16-kv.tsv"
+        f"{RESULTS}/benchmarks/fuse/{{model}}_fused-fp16-kv.tsv"
     container:
         CONTAINER
     params:
         code=code("prepare.fuse"),
         model=lambda wildcards, input: folder_of(input[0]),
-        folder=lambda wildcards: f"{RESULTS}/onnx/{wildcards.model}/fp16-kv",
+        folder=lambda wildcards, output: folder_of(output[0]),
     shell:
         """
         python -m workflow.tradeoff.prepare fuse \\

@@ -27,6 +27,8 @@ rule measure:
         **CARD,
     params:
         code=engine_code("measure"),
+        define=known_to_cell,
+        definitions=definitions,
         study=config["study"],
         baseline=lambda wildcards: baseline(wildcards.model),
         artifact=lambda wildcards: artifact(wildcards.model, wildcards.variant),
@@ -38,6 +40,7 @@ rule measure:
     shell:
         """
         python -m workflow.tradeoff.measure \\
+        {params.define:q} \\
         --study {params.study:q} \\
         --model {wildcards.model:q} \\
         --variant {wildcards.variant:q} \\

@@ -1,44 +1,42 @@
 """Make lower-precision ONNX files, by ONNX Runtime's own quantizers.
 
 INPUTS:
-    {results}/onnx/{model}/fp32/ or fp32-kv/
+    {results}/artifacts/{model}/onnx-fp32/ or onnx-fp32-kv/
 
 OUTPUTS:
-    {results}/onnx/{model}/{precision}/ or {precision}-kv/
-        int8   dynamic INT8, QInt8 weights
-        int8w  weight-only 8 bit (MatMulNBits)
-        int4   weight-only 4 bit (MatMulNBits)
+    {results}/artifacts/{model}/onnx-{recipe}/ or onnx-{recipe}-kv/
+        dynamic          INT8, activations quantized as they come
+        matmul-nbits-…   weight-only 4 or 8 bit, by its settings
 """
+
+RECIPES = {VARIANTS[variant].artifact: VARIANTS[variant].recipe for _, variant in CELLS}
 
 
 rule quantize:
     input:
-        f"{RESULTS}/onnx/{{model}}/fp32{{past}}/manifest.json",
+        lambda wildcards: f"{RESULTS}/artifacts/{wildcards.model}/{exported(wildcards.recipe)}/manifest.json",
     output:
-        f"{RESULTS}/onnx/{{model}}/{{precision}}{{past}}/manifest.json",
+        f"{RESULTS}/artifacts/{{model}}/{{recipe}}/manifest.json",
     log:
-        f"{RESULTS}/logs/quantize/{{model}}_{{precision}}{{past}}.log",
+        f"{RESULTS}/logs/quantize/{{model}}_{{recipe}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/quantize/{{model}}_{{precision}}{{past}}.tsv"
+        f"{RESULTS}/benchmarks/quantize/{{model}}_{{recipe}}.tsv"
     wildcard_constraints:
-        precision="int8|int8w|int4",
+        recipe="onnx-(dynamic|matmul-nbits)[a-z0-9._-]*",
     container:
         CONTAINER
     params:
-        code=code("prepare.quantize"),
-        source=lambda wildcards, input: folder_of(input[0]),
-        options=lambda wildcards: (
-            [f"--{key.replace('_', '-')}" for key, value in config["quantize"].items() if value]
-            if wildcards.precision == "int8"
-            else []
+        code=lambda wildcards: code(
+            "prepare.quantize", f"prepare.{RECIPES[wildcards.recipe]['quantizer'].replace('-', '_')}"
         ),
+        source=lambda wildcards, input: folder_of(input[0]),
+        recipe=lambda wildcards: json.dumps(RECIPES[wildcards.recipe], sort_keys=True),
         folder=lambda wildcards, output: folder_of(output[0]),
     shell:
         """
         python -m workflow.tradeoff.prepare quantize \\
         --input {params.source:q} \\
-        --precision {wildcards.precision:q} \\
-        {params.options} \\
+        --recipe {params.recipe:q} \\
         --output {params.folder:q} \\
         2> >(tee {log:q} >&2)
         """

@@ -49,11 +49,15 @@ for name in FIGURES:
             CONTAINER
         params:
             code=code("report.figures"),
+            define=KNOWN,
+            definitions=DEFINITIONS,
             figure=name,
             folder=lambda wildcards, input: folder_of(input.tables[0]),
         shell:
             """
-            python -m workflow.tradeoff.report.figures {params.figure:q} \\
+            python -m workflow.tradeoff.report.figures \\
+            {params.define:q} \\
+            {params.figure:q} \\
             --tables {params.folder:q} \\
             --output {output:q} \\
             2> >(tee {log:q} >&2)

@@ -48,12 +48,15 @@ rule summarize:
         CONTAINER
     params:
         code=code("summarize"),
+        define=KNOWN,
+        definitions=DEFINITIONS,
         study=config["study"],
         benchmarks=benchmarks_so_far,
         folder=lambda wildcards, output: folder_of(output[0]),
     shell:
         """
         python -m workflow.tradeoff.summarize \\
+        {params.define:q} \\
         --study {params.study:q} \\
         --speed {input.speed:q} \\
         --quality {input.quality:q} \\

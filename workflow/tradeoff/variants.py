@@ -1,9 +1,30 @@
-"""The variants: every way this workflow knows to run a model, and the artifact that each one runs.
+"""The variants: every way to run a model, as data. A variant is an engine, a recipe, and options.
 
-A variant's name reads engine, precision, and what is special about its cache or its launch.
+The known ones are presets (``workflow/presets.yaml``); a config defines its own in the same form. What an engine and a
+quantizer can be told stands in ``workflow/schemas/variants.yaml``, with defaults and bounds.
+
+    VARIANTS["onnx-int4-kv"].recipe["block"]        32
+    define({"int4-g128": {"engine": "onnx", "recipe": {"quantizer": "matmul-nbits", "bits": 4, "block": 128}}})
 """
 
-from dataclasses import dataclass
+import argparse
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from workflow.tradeoff.errors import UserError
+
+FOLDER = Path(__file__).parents[1]
+REFERENCE = "torch-fp16"  # the study's baseline
+NAME = re.compile("[a-z0-9][a-z0-9_-]{0,63}")
+KEYS = ("engine", "recipe", "options", "checkpoint", "label")
+PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+WIDTHS = {"fp32": 32, "fp16": 16, "bf16": 16}
 
 
 @dataclass(frozen=True)
@@ -11,74 +32,203 @@ class Variant:
     """One way to run a model.
 
     engine: module of ``workflow.tradeoff.engines`` that runs it.
-    precision: of the linear weights: fp32, fp16, bf16, int8, nf4, fp4 or int4.
-    bits: bits of a linear weight.
-    artifact: ``model`` (the safetensors folder) or the ONNX folder's name.
-    cache: whether past keys and values are kept; without, each token runs the whole sequence again.
+    recipe: how its artifact is made: ``quantizer`` and every setting of it.
+    options: what the engine is told beside.
+    checkpoint: where a published quantized checkpoint is; empty for what is made here.
     devices: where it runs.
     label: the word of the study for it, for its tables.
-    options: what the engine needs beside.
     """
 
     name: str
     engine: str
-    precision: str
-    bits: int
-    artifact: str
-    cache: bool
-    devices: tuple[str, ...]
-    label: str
-    options: tuple[tuple[str, object], ...] = ()
+    recipe: Mapping[str, object]
+    options: Mapping[str, object] = field(default_factory=dict)
+    checkpoint: Mapping[str, object] = field(default_factory=dict)
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    label: str = ""
+
+    @property
+    def quantizer(self) -> str:
+        return str(self.recipe["quantizer"])
+
+    @property
+    def precision(self) -> str:
+        """Of the linear weights: fp32, fp16, bf16, nf4, fp4, int8, int4, or ``published``."""
+        if self.quantizer == "none":
+            return PRECISIONS[self.recipe["dtype"]]
+        if self.checkpoint:
+            return "published"
+        return str(self.recipe.get("type") or f"int{self.bits}")
+
+    @property
+    def bits(self) -> int:
+        """Bits of a linear weight; 0 of a published checkpoint, whose files say them."""
+        if self.quantizer == "none":
+            return WIDTHS[PRECISIONS[self.recipe["dtype"]]]
+        return 0 if self.checkpoint else int(self.recipe.get("bits", 8))
 
     @property
     def quantized(self) -> bool:
         return self.bits < 16
 
+    @property
+    def cache(self) -> bool:
+        """Whether past keys and values are kept; without, each token runs the whole sequence again."""
+        return bool(self.options.get("cache", True))
+
+    @property
+    def family(self) -> str:
+        """What its artifact is made by: ``model`` (the safetensors folder itself), ``onnx``, ``fused``, …"""
+        return "checkpoint" if self.checkpoint else schema()["engines"][self.engine]["artifact"]
+
+    @property
+    def artifact(self) -> str:
+        """Name of the folder that it runs: equal for two variants whose files are equal. ``model``: the model's own."""
+        if self.checkpoint:
+            return f"checkpoint-{self.name}"
+        if self.family == "model":
+            return "model"
+        return f"{self.family}-{slug(self.recipe)}{'-kv' if self.cache else ''}"
+
     def option(self, key, default=None):
-        return dict(self.options).get(key, default)
+        return self.options.get(key, default)
+
+    def definition(self) -> dict:
+        """What makes this variant, in the form that ``define`` takes: equal for equal variants."""
+        parts = {"engine": self.engine, "recipe": dict(self.recipe), "options": dict(self.options)}
+        return parts | ({"checkpoint": dict(self.checkpoint)} if self.checkpoint else {}) | {"label": self.label}
 
 
-BOTH = ("cpu", "cuda")
-REFERENCE = "torch-fp16"  # the study's baseline
+def slug(recipe: Mapping) -> str:
+    """A recipe as part of a folder's name: its quantizer, then each setting that is not the default."""
+    if recipe["quantizer"] == "none":
+        return PRECISIONS[recipe["dtype"]]
+    keys = schema()["quantizers"][recipe["quantizer"]]["properties"]
+    told = [
+        f"{key}.{value}".lower() for key, value in recipe.items() if key in keys and value != keys[key].get("default")
+    ]
+    return "-".join([recipe["quantizer"], *told])
 
 
-def _torch(name, precision, bits, label, devices=BOTH, engine="hf", **options):
-    return Variant(name, engine, precision, bits, "model", True, devices, label, tuple(options.items()))
+@cache
+def schema() -> dict:
+    """Engines and quantizers: ``workflow/schemas/variants.yaml``."""
+    return yaml.safe_load((FOLDER / "schemas" / "variants.yaml").read_text())
 
 
-def _graph(name, precision, bits, label, **options):
-    return _torch(name, precision, bits, label, devices=("cuda",), engine="graph", **options)
+def build(name: str, given: Mapping, where: str = "") -> Variant:
+    """The variant that ``given`` defines, defaults filled in; UserError names the key that is wrong."""
+    where = where or f"define.{name}"
+    if not NAME.fullmatch(name):
+        raise UserError(f"config key {where}: a variant's name is made of a-z, 0-9, '_' and '-', at most 64: rename it")
+    _known(given, KEYS, where)
+    engines = schema()["engines"]
+    engine = given.get("engine")
+    if engine not in engines:
+        raise UserError(f"config key {where}.engine: {engine!r} is no engine: one of {', '.join(engines)}")
+    checkpoint = given.get("checkpoint") or {}
+    recipe = {"quantizer": "checkpoint"} if checkpoint and "recipe" not in given else given.get("recipe") or {}
+    recipe = _recipe(engine, recipe, f"{where}.recipe")
+    if bool(checkpoint) != (recipe["quantizer"] == "checkpoint"):
+        raise UserError(
+            f"config key {where}: the recipe `checkpoint` and the key `checkpoint` belong together: give both"
+        )
+    options = _settings(given.get("options") or {}, engines[engine]["options"], f"{where}.options", f"engine {engine}")
+    devices = tuple(engines[engine]["devices"])
+    return Variant(name, engine, recipe, options, checkpoint, devices, given.get("label") or name)
 
 
-def _onnx(name, precision, bits, label, artifact=None, devices=BOTH, engine="onnx", **options):
-    artifact = artifact or name.removeprefix("onnx-")
-    cache = artifact.endswith("-kv")
-    return Variant(name, engine, precision, bits, artifact, cache, devices, label, tuple(options.items()))
+def _recipe(engine: str, given: Mapping, where: str) -> dict:
+    taken = schema()["engines"][engine]
+    if not isinstance(given, Mapping):
+        raise UserError(f"config key {where}: give a mapping, not {given!r}")
+    quantizer = given.get("quantizer")
+    if quantizer not in taken["quantizers"]:
+        raise UserError(
+            f"config key {where}.quantizer: {quantizer!r} is not made for the engine {engine}: "
+            f"one of {', '.join(taken['quantizers'])}"
+        )
+    keys = schema()["quantizers"][quantizer]["properties"]
+    rest = {key: value for key, value in given.items() if key != "quantizer"}
+    recipe = {"quantizer": quantizer, **_settings(rest, keys, where, f"quantizer {quantizer}")}
+    for key, values in schema()["quantizers"][quantizer].get("needs", {}).items():
+        for other, value in values.get(recipe.get(key), {}).items():
+            if recipe[other] != value:
+                raise UserError(f"config key {where}.{key}: {recipe[key]} needs {other}: {value}, not {recipe[other]}")
+    for key, values in taken.get("only", {}).items():
+        if key in recipe and recipe[key] not in values:
+            able = ", ".join(map(str, values))
+            raise UserError(f"config key {where}.{key}: the engine {engine} has no {recipe[key]}: one of {able}")
+    return recipe
 
 
-VARIANTS = {
-    variant.name: variant
-    for variant in (
-        _torch("torch-fp32", "fp32", 32, "FP32"),
-        _torch("torch-fp16", "fp16", 16, "FP16"),
-        _torch("torch-bf16", "bf16", 16, "BF16"),
-        _torch("bnb-int8", "int8", 8, "INT8", threshold=6.0),
-        _torch("bnb-int8-t0", "int8", 8, "INT8 (threshold 0)", threshold=0.0),
-        _torch("bnb-nf4", "nf4", 4, "NF4"),
-        _torch("bnb-fp4", "fp4", 4, "FP4"),
-        # the decode step compiled and replayed as a CUDA graph; source: the variant whose weights it starts from
-        _graph("torch-fp16-graph", "fp16", 16, "FP16 (CUDA graph)", source="torch-fp16"),
-        _graph("bnb-int8-t0-graph", "int8", 8, "INT8 (threshold 0, CUDA graph)", source="bnb-int8-t0"),
-        _graph("bnb-nf4-graph", "nf4", 4, "NF4 (CUDA graph)", source="bnb-nf4"),
-        _graph("int8-graph", "int8", 8, "INT8 weight-only (CUDA graph)", source="torch-fp16", weight_only=True),
-        _graph("int4-graph", "int4", 4, "INT4 weight-only (CUDA graph)", source="torch-fp16", weight_only=True),
-        _onnx("onnx-fp32", "fp32", 32, "ONNX FP32"),
-        _onnx("onnx-int8", "int8", 8, "ONNX INT8"),
-        _onnx("onnx-fp32-kv", "fp32", 32, "ONNX KV Cache"),
-        _onnx("onnx-int8-kv", "int8", 8, "ONNX KV Cache INT8"),
-        _onnx("onnx-fp16-kv", "fp16", 16, "ONNX KV Cache FP16", devices=("cuda",), engine="onnx_shared"),
-        _onnx("onnx-int8w-kv", "int8", 8, "ONNX KV Cache INT8 weight-only"),
-        _onnx("onnx-int4-kv", "int4", 4, "ONNX KV Cache INT4"),
-        _onnx("onnx-int8-cpu", "int8", 8, "ONNX INT8 (CPU provider)", artifact="int8", provider="CPUExecutionProvider"),
-    )
-}
+def _settings(given: Mapping, keys: Mapping, where: str, what: str) -> dict:
+    """Every setting of ``keys`` that has a meaning, given or by default; UserError for one that is wrong or missing."""
+    _known(given, keys, where)
+    found: dict = {}
+    for key, part in keys.items():
+        unmet = [f"{other}: {value}" for other, value in part.get("when", {}).items() if found.get(other) != value]
+        if unmet:
+            if key in given:
+                raise UserError(f"config key {where}.{key}: {what} takes it only with {', '.join(unmet)}: remove it")
+            continue
+        if key not in given and "default" not in part:
+            raise UserError(f"config key {where}.{key} is missing: {what} needs it. {part['description']}")
+        value = given.get(key, part.get("default"))
+        _bound(value, part, f"{where}.{key}")
+        found[key] = float(value) if part["type"] == "number" else value
+    return found
+
+
+def _known(given: object, keys: Iterable[str], where: str) -> None:
+    if not isinstance(given, Mapping):
+        raise UserError(f"config key {where}: give a mapping, not {given!r}")
+    if unknown := [key for key in given if key not in keys]:
+        raise UserError(f"config key {where}.{unknown[0]} is unknown: known are {', '.join(keys) or 'none'}")
+
+
+def _bound(value: object, part: Mapping, where: str) -> None:
+    kinds = {"integer": int, "number": (int, float), "boolean": bool, "string": str}
+    right = isinstance(value, kinds[part["type"]]) and (part["type"] == "boolean" or not isinstance(value, bool))
+    if not right:
+        raise UserError(f"config key {where}: {value!r} is no {part['type']}: correct it. {part['description']}")
+    if "enum" in part and value not in part["enum"]:
+        raise UserError(f"config key {where}: {value!r} is unknown: one of {', '.join(map(str, part['enum']))}")
+    if not part.get("minimum", value) <= value <= part.get("maximum", value):
+        low, high = part.get("minimum", "any"), part.get("maximum", "any")
+        raise UserError(f"config key {where}: {value} is out of bounds: {low} to {high}. {part['description']}")
+
+
+def presets() -> dict[str, Variant]:
+    """The known variants, in the order of tables and figures."""
+    table = yaml.safe_load((FOLDER / "presets.yaml").read_text())
+    return {name: build(name, given, where=f"workflow/presets.yaml: {name}") for name, given in table.items()}
+
+
+VARIANTS = presets()
+PRESETS = tuple(VARIANTS)
+
+
+def define(definitions: Mapping[str, Mapping]) -> None:
+    """Add variants of a config to VARIANTS; UserError for a preset's name or a mistake in one."""
+    for name, given in definitions.items():
+        if name in PRESETS:
+            raise UserError(f"config key define.{name}: a preset has this name: give yours another")
+        VARIANTS[name] = build(name, given)
+
+
+def flags(*names: str) -> list[str]:
+    """The flags that make a stage know the variants ``names``: none for presets."""
+    own = {name: VARIANTS[name].definition() for name in sorted(set(names)) if name not in PRESETS}
+    return ["--define", json.dumps(own, sort_keys=True)] if own else []
+
+
+def add_flag(parser: argparse.ArgumentParser) -> None:
+    """Let a stage take ``--define``, before the flags whose values are variants."""
+
+    def known(text: str) -> dict:
+        definitions = json.loads(text)
+        define(definitions)
+        return definitions
+
+    parser.add_argument("--define", type=known, default={}, metavar="JSON", help="variants of the config, by name")

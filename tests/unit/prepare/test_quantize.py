@@ -1,5 +1,7 @@
 """Export, the quantizers and the engines on tiny models, each against a slow and obvious oracle."""
 
+import json
+
 import numpy as np
 import onnx
 import pytest
@@ -11,27 +13,35 @@ from workflow.tradeoff import engines, files
 from workflow.tradeoff.engines.onnx import profile_proof
 from workflow.tradeoff.engines.onnx_graph import graph_proof
 from workflow.tradeoff.errors import CellFailure
-from workflow.tradeoff.prepare import export, quantize
-from workflow.tradeoff.variants import VARIANTS
+from workflow.tradeoff.prepare import dynamic, export, onnx_file, quantize
+from workflow.tradeoff.variants import VARIANTS, build
 
 KINDS = ("gpt2", "llama")
 
 
 @pytest.fixture(scope="module")
 def artifacts(tmp_path_factory):
-    """Folders by kind: ``model``, ``fp32``, ``fp32-kv``, and what the quantizers make of them."""
+    """Folders by kind: ``model``, the exports, and what the quantizers make of them, named as in a study."""
     root = tmp_path_factory.mktemp("artifacts")
     for kind in KINDS:
         model = tiny.build(root / kind / "model", kind)
         files.write_manifest(model, source={})
         for past in ("", "-kv"):
             flags = ["--cache"] if past else []
-            source = root / kind / f"fp32{past}"
+            source = root / kind / f"onnx-fp32{past}"
             export.main(["--model-folder", str(model), *flags, "--threads", "1", "--output", str(source)])
-            for precision in ("int8", "int4") if past else ("int8",):
-                target = root / kind / f"{precision}{past}"
-                quantize.main(["--input", str(source), "--precision", precision, "--output", str(target)])
+            for variant in ("onnx-int8-kv", "onnx-int4-kv") if past else ("onnx-int8",):
+                make(source, VARIANTS[variant], root / kind / VARIANTS[variant].artifact)
     return root
+
+
+def make(source, variant, target):
+    recipe = json.dumps(dict(variant.recipe))
+    quantize.main(["--input", str(source), "--recipe", recipe, "--output", str(target)])
+
+
+def file(artifacts, kind, variant):
+    return artifacts / kind / VARIANTS[variant].artifact / "model.onnx"
 
 
 def engine(artifacts, kind, variant):
@@ -47,7 +57,7 @@ def weights(path):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("past", ["", "-kv"])
 def test_the_export_says_how_close_it_is_to_torch(artifacts, kind, past):
-    parity = files.read_manifest(artifacts / kind / f"fp32{past}")["parity"]
+    parity = files.read_manifest(artifacts / kind / f"onnx-fp32{past}")["parity"]
     assert parity["max_abs_difference"] < 1e-3
     assert parity["same_top"] == 1 and parity["greedy_agrees"]
 
@@ -81,11 +91,11 @@ def test_decoding_step_by_step_is_the_argmax_of_the_whole_sequence_again(artifac
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["int8", "int8-kv", "int4-kv"])
+@pytest.mark.parametrize("name", ["onnx-int8", "onnx-int8-kv", "onnx-int4-kv"])
 def test_every_linear_weight_is_quantized_gpt2s_gemm_among_them(artifacts, kind, name):
-    proof = graph_proof(artifacts / kind / name / "model.onnx", 4 if "int4" in name else 8)
+    proof = graph_proof(file(artifacts, kind, name), 4 if "int4" in name else 8)
     assert proof["quantized_fraction"] == 1.0
-    float32 = graph_proof(artifacts / kind / "fp32-kv" / "model.onnx", 8)
+    float32 = graph_proof(file(artifacts, kind, "onnx-fp32-kv"), 8)
     assert proof["linear_weights"] == float32["linear_weights"]
     assert float32["quantized_fraction"] == 0.0
 
@@ -94,15 +104,13 @@ def test_a_matrix_that_stayed_in_float_is_seen(artifacts, tmp_path):
     """Planted: the quantizer is told to leave the matrix products alone."""
     from onnxruntime.quantization import quantize_dynamic
 
-    quantize_dynamic(
-        artifacts / "llama" / "fp32" / "model.onnx", tmp_path / "model.onnx", op_types_to_quantize=["Gather"]
-    )
+    quantize_dynamic(file(artifacts, "llama", "onnx-fp32"), tmp_path / "model.onnx", op_types_to_quantize=["Gather"])
     assert graph_proof(tmp_path / "model.onnx", 8)["quantized_fraction"] == 0.0
 
 
 def test_dynamic_int8_rounds_each_weight_to_the_nearest_step_of_its_matrix(artifacts):
-    graph, quantized = weights(artifacts / "llama" / "int8-kv" / "model.onnx")
-    _, original = weights(artifacts / "llama" / "fp32-kv" / "model.onnx")
+    graph, quantized = weights(file(artifacts, "llama", "onnx-int8-kv"))
+    _, original = weights(file(artifacts, "llama", "onnx-fp32-kv"))
     products = [node for node in graph.node if node.op_type == "MatMulInteger"]
     assert len(products) == 15  # 7 in each of 2 layers, and the head
     for node in products:
@@ -118,28 +126,28 @@ def test_dynamic_int8_is_what_onnx_runtime_makes_of_a_model_in_memory(artifacts,
     """The oracle holds the whole model three times; ours reads a weight when its turn comes."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    source = artifacts / kind / "fp32-kv" / "model.onnx"
-    quantize.dynamic_int8(source, tmp_path / "ours.onnx", per_channel, False)
+    source = file(artifacts, kind, "onnx-fp32-kv")
+    recipe = {**VARIANTS["onnx-int8-kv"].recipe, "per_channel": per_channel}
+    dynamic.quantize(source, tmp_path / "ours.onnx", recipe)
     quantize_dynamic(source, tmp_path / "oracle.onnx", weight_type=QuantType.QInt8, per_channel=per_channel)
     assert (tmp_path / "ours.onnx").read_bytes() == (tmp_path / "oracle.onnx").read_bytes()
 
 
-@pytest.mark.parametrize("precision", ["int8", "int4"])
-def test_a_large_model_stays_in_external_data_and_is_the_same(artifacts, tmp_path, monkeypatch, precision):
-    monkeypatch.setattr(quantize, "LARGE", 0)
-    source, small = artifacts / "gpt2" / "fp32-kv", artifacts / "gpt2" / f"{precision}-kv"
-    quantize.main(["--input", str(source), "--precision", precision, "--output", str(tmp_path / "large")])
+@pytest.mark.parametrize("variant", ["onnx-int8-kv", "onnx-int4-kv"])
+def test_a_large_model_stays_in_external_data_and_is_the_same(artifacts, tmp_path, monkeypatch, variant):
+    monkeypatch.setattr(onnx_file, "LARGE", 0)
+    make(artifacts / "gpt2" / "onnx-fp32-kv", VARIANTS[variant], tmp_path / "large")
     listed = files.read_manifest(tmp_path / "large")["files"]
     assert set(listed) == {"model.onnx", "model.onnx.data"}
-    (_, expected), (_, found) = weights(small / "model.onnx"), weights(tmp_path / "large" / "model.onnx")
+    (_, expected), (_, found) = weights(file(artifacts, "gpt2", variant)), weights(tmp_path / "large" / "model.onnx")
     assert expected.keys() == found.keys()
     assert all(np.array_equal(found[name], array) for name, array in expected.items())
 
 
 def test_int4_rounds_each_weight_to_the_nearest_step_of_its_block(artifacts):
     """The oracle unpacks the nibbles by hand: two weights a byte, low one first, 8 is zero, blocks of 32 along K."""
-    graph, quantized = weights(artifacts / "llama" / "int4-kv" / "model.onnx")
-    _, original = weights(artifacts / "llama" / "fp32-kv" / "model.onnx")
+    graph, quantized = weights(file(artifacts, "llama", "onnx-int4-kv"))
+    _, original = weights(file(artifacts, "llama", "onnx-fp32-kv"))
     products = [node for node in graph.node if node.op_type == "MatMulNBits"]
     assert len(products) == 15
     for node in products:
@@ -154,6 +162,48 @@ def test_int4_rounds_each_weight_to_the_nearest_step_of_its_block(artifacts):
         assert (np.abs(restored - original[name]) <= steps * 1.001).all()
         used = steps > 0  # the padding token's row of a tied head is all zero
         assert np.median(np.abs(restored - original[name])[used] / steps[used]) < 0.5
+
+
+SETTINGS = [
+    {"bits": 4, "block": 128},
+    {"bits": 4, "symmetric": False},
+    {"bits": 8, "block": 64, "symmetric": False},
+    {"bits": 4, "algorithm": "hqq", "block": 64},
+    {"bits": 4, "algorithm": "k_quant"},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_every_setting_of_the_weight_only_quantizer_is_in_the_file_and_stays_near_the_weights(
+    artifacts, tmp_path, settings
+):
+    """The oracle multiplies a unit vector by each matrix: what comes out is what the file holds of a weight."""
+    variant = build("own", {"engine": "onnx", "recipe": {"quantizer": "matmul-nbits", **settings}})
+    make(artifacts / "llama" / "onnx-fp32-kv", variant, tmp_path / "own")
+    graph, _ = weights(tmp_path / "own" / "model.onnx")
+    products = [node for node in graph.node if node.op_type == "MatMulNBits"]
+    assert len(products) == 15
+    for node in products:
+        told = {attribute.name: attribute.i for attribute in node.attribute}
+        assert told["bits"] == variant.bits and told["block_size"] == variant.recipe["block"]
+        assert told["accuracy_level"] == variant.recipe["accuracy_level"]
+        zero_points = len(node.input) > 3 and bool(node.input[3])
+        assert zero_points != variant.recipe.get("symmetric", False)
+    own = engines.load(variant, tmp_path / "own", artifacts / "llama" / "model", "cpu", 1)
+    reference = engine(artifacts, "llama", "torch-fp32")
+    ids = torch.arange(12)[None] * 7 % tiny.VOCAB
+    apart = (own.score(ids) - reference.score(ids)).square().mean().sqrt()
+    # a block spans some 4 standard deviations: steps of a 15th of it err by 4 / 15 / √12 = 8% of one, and of a 255th by
+    # 0.5%; the errors of some 8 products in a row add up as √8; twice that is allowed
+    assert 0 < apart < reference.score(ids).std() * 2 * 8**0.5 * (0.005 if variant.bits == 8 else 0.08)
+
+
+def test_dynamic_int8_takes_weights_without_a_sign(artifacts, tmp_path):
+    variant = build("own", {"engine": "onnx", "recipe": {"quantizer": "dynamic", "weight_type": "uint8"}})
+    make(artifacts / "llama" / "onnx-fp32-kv", variant, tmp_path / "own")
+    graph, quantized = weights(tmp_path / "own" / "model.onnx")
+    kinds = {quantized[node.input[1]].dtype for node in graph.node if node.op_type == "MatMulInteger"}
+    assert kinds == {np.dtype("uint8")}
 
 
 def test_bitsandbytes_says_what_it_quantized(artifacts):

@@ -30,6 +30,7 @@ def filled(changes=()):
     base = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
     base.setdefault("measure", {}).setdefault("prompt_tokens", 32)
     base.setdefault("decide", {}).setdefault("scenarios", {"fast": {"objective": "speed"}})
+    base.setdefault("define", {})
     base = copy.deepcopy(base)
     for path, value in dict(changes).items():
         place, *keys = base, *path.split("/")

@@ -13,7 +13,7 @@ For people, one question, answered in the terminal:
 import json
 from pathlib import Path
 
-from workflow.tradeoff import errors
+from workflow.tradeoff import errors, variants
 from workflow.tradeoff.decide import scenarios
 from workflow.tradeoff.decide.decision import BOUNDS, DEFAULT_SCENARIOS, decide, limit, read, show, write
 from workflow.tradeoff.decide.scenarios import Scenario
@@ -31,6 +31,7 @@ def _json(text: str):
 
 def main(argv: list[str]) -> None:
     parser = errors.parser(__doc__)
+    variants.add_flag(parser)
     parser.add_argument("--tables", required=True, type=Path, metavar="FOLDER", help="what summarize wrote")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="where decision.json and its tables go")
     parser.add_argument("--scenarios", metavar="JSON", help="scenarios by name; default: the study's four")

@@ -177,7 +177,7 @@ def _prepare_seconds(row: Mapping, resources: pd.DataFrame) -> float:
     artifact = VARIANTS[row["variant"]].artifact
     if artifact == "model":
         return 0.0
-    exported = "fp32-kv" if artifact.endswith("-kv") else "fp32"
+    exported = "onnx-fp32-kv" if artifact.endswith("-kv") else "onnx-fp32"
     steps = resources[resources["rule"].isin(("export", "quantize"))]
     own = steps[steps["of"].isin({f"{row['model']}_{name}" for name in (artifact, exported)})]
     made = f"{row['model']}_{artifact}" in set(own["of"])

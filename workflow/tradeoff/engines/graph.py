@@ -5,6 +5,7 @@ position and the cache stay at fixed addresses on the device: between two steps 
 """
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,9 +15,10 @@ from torch.nn import functional
 from workflow.tradeoff import architecture
 from workflow.tradeoff.engines import decoder, hf, linear
 from workflow.tradeoff.errors import CellFailure
-from workflow.tradeoff.variants import VARIANTS, Variant
+from workflow.tradeoff.variants import Variant
 
 CAPACITY = 256  # tokens that the cache starts with: it is read whole at each step, so it grows only when it must
+HALF = {"quantizer": "none", "dtype": "float16"}
 WEIGHT_ONLY = {8: linear.quantize_int8, 4: linear.quantize_int4}
 # a piece is one or two kernels: compiling it here is quicker than starting torch's compile workers
 COMPILE = {"compile_threads": 1}
@@ -36,11 +38,12 @@ class GraphEngine:
         self.variant = variant
         self.device = torch.device(device)
         # weight-only variants start from the float16 weights, bitsandbytes ones from its own loader
-        source = VARIANTS[variant.option("source", variant.name)]
+        weight_only = variant.quantizer == "weight-only"
+        source = replace(variant, recipe=HALF) if weight_only else variant
         network = hf.load_model(source, artifact, device)
         self.config = network.config
         self.context = architecture.longest(network.config)
-        convert = WEIGHT_ONLY[variant.bits] if variant.option("weight_only") else None
+        convert = WEIGHT_ONLY[variant.bits] if weight_only else None
         with torch.no_grad():
             self.decoder = decoder.from_network(network, convert)
         del network

@@ -33,7 +33,7 @@ def warm(variant: Variant, artifact: Path) -> None:
     """Import the model's class and, where it would not touch a GPU, bitsandbytes: 0.7 and 1.3 s of each process."""
     config = AutoConfig.from_pretrained(artifact, local_files_only=True, trust_remote_code=False)
     MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
-    if variant.precision in ("int8", "nf4", "fp4") and not torch.cuda.is_available():
+    if variant.quantizer == "bitsandbytes" and not torch.cuda.is_available():
         importlib.import_module("transformers.integrations.bitsandbytes")
         importlib.import_module("bitsandbytes")
 
@@ -63,15 +63,17 @@ def compute_dtype(variant: Variant, device: str) -> torch.dtype:
 
 
 def quantization_config(variant: Variant, device: str) -> BitsAndBytesConfig | None:
-    if variant.precision == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=variant.option("threshold"))
-    if variant.precision in ("nf4", "fp4"):
-        return BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type=variant.precision,
-            bnb_4bit_compute_dtype=compute_dtype(variant, device),
-        )
-    return None
+    if variant.quantizer != "bitsandbytes":
+        return None
+    recipe = variant.recipe
+    if recipe["bits"] == 8:
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=recipe["threshold"])
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=recipe["type"],
+        bnb_4bit_use_double_quant=recipe["double_quant"],
+        bnb_4bit_compute_dtype=compute_dtype(variant, device),
+    )
 
 
 class HfEngine:

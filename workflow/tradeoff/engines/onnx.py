@@ -43,7 +43,7 @@ class OnnxEngine:
     def __init__(self, variant: Variant, artifact: Path, model: Path, device: str, threads: int):
         self.variant = variant
         self.path = artifact / "model.onnx"
-        self.provider = variant.option("provider") or PROVIDERS[device]
+        self.provider = PROVIDERS["cpu" if variant.option("provider") == "cpu" else device]
         self.threads = threads
         self.config = AutoConfig.from_pretrained(model, local_files_only=True, trust_remote_code=False)
         self.context = architecture.longest(self.config)

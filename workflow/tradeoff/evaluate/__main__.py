@@ -14,7 +14,7 @@ empty, with its status and reason, and the stage still succeeds: its failure is 
 import sys
 from pathlib import Path
 
-from workflow.tradeoff import errors, files, words
+from workflow.tradeoff import errors, files, variants, words
 from workflow.tradeoff.evaluate.cell import evaluate, failed, opened, write
 from workflow.tradeoff.run import fork, shortage
 from workflow.tradeoff.variants import VARIANTS
@@ -22,6 +22,7 @@ from workflow.tradeoff.variants import VARIANTS
 
 def arguments(argv: list[str]):
     parser = errors.parser(__doc__)
+    variants.add_flag(parser)
     parser.add_argument("--study", required=True)
     parser.add_argument("--model", required=True, help="its name in the config")
     parser.add_argument("--variant", required=True, choices=list(VARIANTS))

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from workflow.tradeoff import errors, files
+from workflow.tradeoff import errors, files, variants
 from workflow.tradeoff.errors import CellFailure, UserError
 from workflow.tradeoff.variants import VARIANTS
 
@@ -230,6 +230,7 @@ def diagnose(args) -> dict:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = errors.parser(__doc__)
+    variants.add_flag(parser)
     parser.add_argument("--quality", type=Path, required=True, help="quality/MODEL/VARIANT.json; its .npz is read too")
     parser.add_argument("--model-folder", type=Path, required=True, help="safetensors, config and tokenizer")
     parser.add_argument("--artifact", type=Path, required=True, help="the folder that the variant runs")

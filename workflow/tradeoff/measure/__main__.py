@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from workflow.tradeoff import errors, files
+from workflow.tradeoff import errors, files, variants
 from workflow.tradeoff.errors import CellFailure
 from workflow.tradeoff.measure import pairs
 from workflow.tradeoff.measure.pairs import PROOF, Plan
@@ -74,6 +74,7 @@ def measure(args) -> dict:
 
 def main(argv: list[str]) -> None:
     parser = errors.parser(__doc__)
+    variants.add_flag(parser)
     for name in ("study", "model"):
         parser.add_argument(f"--{name}", required=True)
     for name in ("variant", "baseline"):

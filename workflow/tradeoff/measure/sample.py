@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer
 
-from workflow.tradeoff import engines, errors
+from workflow.tradeoff import engines, errors, variants
 from workflow.tradeoff.engines.base import Engine
 from workflow.tradeoff.errors import CellFailure, UserError
 from workflow.tradeoff.measure import disturbance, memory, roofline, telemetry
@@ -247,6 +247,7 @@ def serve(args, commands, answers) -> None:
 
 def main(argv: list[str]) -> None:
     parser = errors.parser(__doc__)
+    variants.add_flag(parser)
     parser.add_argument("--variant", choices=VARIANTS, required=True)
     parser.add_argument("--artifact", type=Path, required=True)
     parser.add_argument("--model-folder", type=Path, required=True)

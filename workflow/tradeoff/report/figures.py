@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from workflow.tradeoff import errors
+from workflow.tradeoff import errors, variants
 from workflow.tradeoff.report import style
 from workflow.tradeoff.report.figures_launch import launch
 from workflow.tradeoff.report.figures_scatter import WIDEST, growth, roofline, tradeoff
@@ -233,6 +233,7 @@ FIGURES = {
 
 def main(argv: list[str]) -> None:
     parser = errors.parser(__doc__)
+    variants.add_flag(parser)
     parser.add_argument("name", choices=sorted(FIGURES))
     parser.add_argument("--tables", required=True, type=Path, metavar="FOLDER", help="what summarize wrote")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help=".svg or .png")

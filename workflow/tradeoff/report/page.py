@@ -40,7 +40,7 @@ def manifests(paths: Sequence[Path | str]) -> list[dict]:
     found = []
     for path in map(Path, paths):
         data = read_json(path)
-        folder = "/".join(path.parent.parts[-3:] if "onnx" in path.parts else path.parent.parts[-2:])
+        folder = "/".join(path.parent.parts[-3:] if "artifacts" in path.parts else path.parent.parts[-2:])
         found.append(
             {
                 "artifact": folder,

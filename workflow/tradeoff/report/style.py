@@ -58,11 +58,11 @@ plt.rcParams.update(PARAMETERS)
 
 def colour(variant: str) -> str:
     spec = VARIANTS[variant]
-    if "graph" in variant:
+    if spec.engine == "graph":
         return COLOURS["graph"]
     if spec.engine == "onnx":
         return COLOURS["onnx-kv" if spec.cache else "onnx"]
-    return COLOURS["bnb" if variant.startswith("bnb") else "torch"]
+    return COLOURS["bnb" if spec.quantizer == "bitsandbytes" else "torch"]
 
 
 def hollow(variant: str) -> bool:

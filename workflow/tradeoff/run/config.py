@@ -9,7 +9,7 @@ import yaml
 
 from workflow.tradeoff import architecture
 from workflow.tradeoff.errors import UserError
-from workflow.tradeoff.variants import VARIANTS
+from workflow.tradeoff.variants import VARIANTS, define
 from workflow.tradeoff.words import convention
 
 SCHEMA = Path(__file__).parents[2] / "schemas" / "config.schema.yaml"
@@ -160,7 +160,8 @@ def _suggest(word: str, known) -> str:
 
 
 def check_meaning(config: dict) -> None:
-    """Raise UserError for what a schema cannot see. config: with its defaults filled in."""
+    """Raise UserError for what a schema cannot see, and let VARIANTS know the config's own (defaults filled in)."""
+    define(config["define"])
     for name in config["evaluate"]["conventions"]:
         convention(name)
     _check_source("corpus", "corpus", config["corpus"])

@@ -18,6 +18,7 @@ import psutil
 from workflow.tradeoff.errors import UserError
 
 STAGES = "workflow.tradeoff."
+WITH_VERBS = ("fetch", "prepare")  # what such a stage does stands in the word behind its name
 
 
 def hold(lock: Path, folder: Path) -> TextIO:
@@ -57,7 +58,9 @@ def leftovers(folder: Path) -> dict[int, str]:
     found = {}
     for process in psutil.process_iter(["cmdline", "cwd"]):
         words = process.info["cmdline"] or []  # None where another user's process cannot be read
-        stages = [word.removeprefix(STAGES) for word in words[:4] if word.startswith(STAGES)]
-        if stages and process.info["cwd"] == str(folder.resolve()) and process.pid != os.getpid():
-            found[process.pid] = stages[0]
+        places = [place for place, word in enumerate(words[:4]) if word.startswith(STAGES)]
+        if places and process.info["cwd"] == str(folder.resolve()) and process.pid != os.getpid():
+            stage, *verb = words[places[0] : places[0] + 2]
+            stage = stage.removeprefix(STAGES)
+            found[process.pid] = " ".join([stage, *verb]) if stage in WITH_VERBS else stage
     return found

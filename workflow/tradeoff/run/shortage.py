@@ -50,7 +50,7 @@ def of(error: BaseException, variant: Variant, artifact: Path, device: str) -> C
     words = f"{type(error).__name__}: {' '.join(str(error).split())}"
     if not says_so(words):
         return None
-    host = device == "cpu" or HOST.search(words) or variant.option("provider") == "CPUExecutionProvider"
+    host = device == "cpu" or HOST.search(words) or variant.option("provider") == "cpu"
     return failure(words, variant, artifact, on_host() if host else on_gpu())
 
 

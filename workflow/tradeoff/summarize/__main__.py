@@ -10,7 +10,7 @@ with status and reason, and claims no speed.
 
 from pathlib import Path
 
-from workflow.tradeoff import errors
+from workflow.tradeoff import errors, variants
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.summarize import gates
 from workflow.tradeoff.summarize.build import summarize, write
@@ -19,6 +19,7 @@ from workflow.tradeoff.summarize.cells import read
 
 def main(argv: list[str]) -> None:
     parser = errors.parser(__doc__)
+    variants.add_flag(parser)
     parser.add_argument("--study", required=True, help="name of the study")
     parser.add_argument("--speed", nargs="*", default=[], metavar="FILE", help="speed/{model}/{variant}.json")
     parser.add_argument("--quality", nargs="*", default=[], metavar="FILE", help="quality/{model}/{variant}.json")

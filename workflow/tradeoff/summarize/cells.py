@@ -11,7 +11,6 @@ from workflow.tradeoff.files import read_json
 from workflow.tradeoff.variants import VARIANTS, Variant
 
 SCHEMAS = {"speed": 2, "quality": 1}
-ORDER = {name: place for place, name in enumerate(VARIANTS)}
 
 
 @dataclass
@@ -64,7 +63,8 @@ def read(speed: Iterable[Path | str], quality: Iterable[Path | str], manifests: 
     if not cells:
         raise UserError("no cell to summarize: give at least one file to --speed or --quality")
     models = list(dict.fromkeys(model for model, _ in cells))
-    return sorted(cells.values(), key=lambda cell: (models.index(cell.model), ORDER[cell.variant]))
+    order = list(VARIANTS)
+    return sorted(cells.values(), key=lambda cell: (models.index(cell.model), order.index(cell.variant)))
 
 
 def _checked(path: Path, kind: str) -> dict:

@@ -13,7 +13,7 @@ MEGA = 1e6
 
 def requested(cell: Cell) -> str:
     """The device that the cell's work is meant to run on: a variant may ask for the CPU provider by its options."""
-    return "cpu" if cell.spec.option("provider") == "CPUExecutionProvider" else cell.speed["device"]
+    return "cpu" if cell.spec.option("provider") == "cpu" else cell.speed["device"]
 
 
 def replicates(speed: Mapping, protocol: str, role: str) -> list[dict]:

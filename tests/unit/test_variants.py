@@ -1,0 +1,129 @@
+"""Variants as data: presets, a config's own, and every combination that an engine or quantizer does not know."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from workflow.tradeoff import errors, variants
+from workflow.tradeoff.errors import UserError
+from workflow.tradeoff.variants import VARIANTS, build, schema
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTED = (ROOT / "config" / "README.md").read_text()
+G128 = {"engine": "onnx", "recipe": {"quantizer": "matmul-nbits", "bits": 4, "block": 128, "symmetric": False}}
+
+
+@pytest.fixture
+def own():
+    """Variants that a test defines are forgotten after it."""
+    yield
+    for name in set(VARIANTS) - set(variants.PRESETS):
+        del VARIANTS[name]
+
+
+def settings():
+    for quantizer, entry in schema()["quantizers"].items():
+        for key, part in entry["properties"].items():
+            yield f"`{quantizer}` `{key}`", part
+    for engine, entry in schema()["engines"].items():
+        for key, part in entry["options"].items():
+            yield f"options of `{engine}` `{key}`", part
+
+
+@pytest.mark.parametrize(("name", "part"), list(settings()))
+def test_every_setting_is_documented_with_its_default_and_bounds(name, part):
+    row = next(line for line in DOCUMENTED.splitlines() if line.startswith(f"| {name} |"))
+    assert part["description"] in row
+    shown = str(part.get("default")).lower() if part["type"] == "boolean" else part.get("default")
+    assert row.endswith(f"| `{shown}` |" if "default" in part else "| required |")
+    for word in part.get("enum", []):
+        assert f"`{word}`" in row
+    for key, value in part.get("when", {}).items():
+        assert f"`{key}: {value}`" in row
+
+
+def test_the_documented_engines_are_those_of_the_schema():
+    for engine, entry in schema()["engines"].items():
+        assert re.search(
+            rf"^\| `{engine}` \| .* \| {', '.join(f'`{q}`' for q in entry['quantizers'])} \|$", DOCUMENTED, re.M
+        )
+
+
+def test_a_defined_variant_is_what_it_says():
+    variant = build("int4-g128", G128)
+    assert (variant.bits, variant.precision, variant.cache, variant.quantized) == (4, "int4", True, True)
+    assert variant.recipe["accuracy_level"] == 4  # by default
+    assert variant.artifact == "onnx-matmul-nbits-bits.4-block.128-symmetric.false-kv"
+    assert build("again", variant.definition()).definition() == variant.definition()
+
+
+def test_variants_of_one_recipe_share_its_files_and_others_do_not():
+    other = {**G128, "options": {"provider": "cpu"}}
+    assert build("a", G128).artifact == build("b", other).artifact
+    assert build("a", G128).artifact != VARIANTS["onnx-int4-kv"].artifact
+    spelt_out = {"engine": "onnx", "recipe": {"quantizer": "matmul-nbits", "bits": 4, "block": 32}}
+    assert build("c", spelt_out).artifact == VARIANTS["onnx-int4-kv"].artifact
+
+
+MISTAKES = {
+    "no engine": ({"engine": "tensorrt"}, "define.own.engine"),
+    "no quantizer": ({"engine": "hf", "recipe": {}}, "define.own.recipe.quantizer"),
+    "a quantizer of another engine": (
+        {"engine": "hf", "recipe": {"quantizer": "dynamic"}},
+        "not made for the engine hf",
+    ),
+    "an unknown setting": ({**G128, "recipe": {**G128["recipe"], "group": 3}}, "define.own.recipe.group is unknown"),
+    "a missing setting": ({"engine": "onnx", "recipe": {"quantizer": "matmul-nbits"}}, "recipe.bits is missing"),
+    "out of bounds": ({**G128, "recipe": {**G128["recipe"], "accuracy_level": 5}}, "out of bounds: 0 to 4"),
+    "not one of the values": ({**G128, "recipe": {**G128["recipe"], "block": 100}}, "one of 16, 32, 64, 128, 256"),
+    "another type": ({**G128, "recipe": {**G128["recipe"], "symmetric": "no"}}, "is no boolean"),
+    "true for a number": ({"engine": "hf", "recipe": {"quantizer": "bitsandbytes", "bits": True}}, "is no integer"),
+    "no meaning beside another": (
+        {"engine": "onnx", "recipe": {"quantizer": "matmul-nbits", "bits": 4, "algorithm": "hqq", "symmetric": True}},
+        "takes it only with algorithm: rtn",
+    ),
+    "no 8-bit k_quant": (
+        {"engine": "onnx", "recipe": {"quantizer": "matmul-nbits", "bits": 8, "algorithm": "k_quant"}},
+        "recipe.algorithm",
+    ),
+    "what the engine cannot": (
+        {"engine": "graph", "recipe": {"quantizer": "bitsandbytes", "bits": 8}},
+        "the engine graph has no 6.0",
+    ),
+    "an unknown option": ({**G128, "options": {"threads": 3}}, "define.own.options.threads is unknown"),
+    "an unknown key": ({**G128, "precision": "int4"}, "define.own.precision is unknown"),
+    "a recipe that is no mapping": ({"engine": "onnx", "recipe": "int4"}, "give a mapping"),
+    "a checkpoint recipe without a checkpoint": ({"engine": "hf", "recipe": {"quantizer": "checkpoint"}}, "give both"),
+}
+
+
+@pytest.mark.parametrize(("given", "said"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_one_line(given, said):
+    with pytest.raises(UserError) as caught:
+        build("own", given)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["Own", "a.b", "-a", "a b", "x" * 65, ""])
+def test_a_name_can_be_a_file_s(name):
+    with pytest.raises(UserError, match="name"):
+        build(name, G128)
+
+
+def test_a_preset_is_not_defined_again():
+    with pytest.raises(UserError, match=r"define\.bnb-nf4: a preset has this name"):
+        variants.define({"bnb-nf4": G128})
+
+
+def test_a_stage_knows_what_its_flags_define(own):
+    variants.define({"int4-g128": G128})
+    flags = variants.flags("int4-g128", "torch-fp32")
+    assert variants.flags("torch-fp32") == [] and json.loads(flags[1]).keys() == {"int4-g128"}
+    del VARIANTS["int4-g128"]
+    parser = errors.parser("")
+    variants.add_flag(parser)
+    parser.add_argument("--variant", choices=VARIANTS)
+    assert parser.parse_args([*flags, "--variant", "int4-g128"]).variant == "int4-g128"
+    assert VARIANTS["int4-g128"].recipe["block"] == 128
