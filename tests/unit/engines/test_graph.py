@@ -19,14 +19,12 @@ def model(request, tmp_path_factory):
     return tiny.build(tmp_path_factory.mktemp("model") / "model", request.param, trained=True)
 
 
-def graph_variant(name, source="torch-fp32"):
+def load(name, model):
     """A graph variant that starts from float32 weights, for the CPU."""
     variant = VARIANTS[name]
-    return dataclasses.replace(variant, options=tuple((dict(variant.options) | {"source": source}).items()))
-
-
-def load(name, model, source="torch-fp32"):
-    return graph.load(graph_variant(name, source), model, model, "cpu", 1)
+    if variant.quantizer == "none":
+        variant = dataclasses.replace(variant, recipe={"quantizer": "none", "dtype": "float32"})
+    return graph.load(variant, model, model, "cpu", 1)
 
 
 def test_the_same_tokens_and_scores_as_transformers(model):
@@ -81,7 +79,7 @@ def test_one_row_and_the_dequantized_product_agree(model, name):
 def test_bitsandbytes_weights_give_its_own_scores(model, source):
     eager = hf.load(VARIANTS[source], model, model, "cpu", 1)
     expected = eager.score(PROMPT)
-    engine = load(source + "-graph", model, source)
+    engine = load(source + "-graph", model)
     torch.testing.assert_close(engine.score(PROMPT), expected, atol=2e-2, rtol=2e-2)
     ids = engine.generate(PROMPT, 8)
     step = engine.score(ids[:, :-1], PROMPT.shape[1] - 1)[0]

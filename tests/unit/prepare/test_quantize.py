@@ -7,9 +7,11 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
+from transformers import LlamaConfig
 
 from tests import tiny
 from workflow.tradeoff import engines, files
+from workflow.tradeoff.engines.hf import cache_bytes
 from workflow.tradeoff.engines.onnx import profile_proof
 from workflow.tradeoff.engines.onnx_graph import graph_proof
 from workflow.tradeoff.errors import CellFailure
@@ -237,9 +239,7 @@ def test_a_variant_that_does_not_run_here_is_data(artifacts):
 
 
 def test_the_cache_takes_the_bytes_that_the_study_lists():
-    from workflow.tradeoff.engines.hf import cache_bytes
-
-    class Config:
-        num_hidden_layers, num_attention_heads, num_key_value_heads, hidden_size, head_dim = 22, 32, 4, 2048, 64
-
-    assert cache_bytes(Config, 2, 1) == 22528  # TinyLlama, FP16
+    config = LlamaConfig(
+        num_hidden_layers=22, num_attention_heads=32, num_key_value_heads=4, hidden_size=2048, head_dim=64
+    )
+    assert cache_bytes(config, 2, 1) == 22528  # TinyLlama, FP16

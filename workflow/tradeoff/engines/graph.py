@@ -18,7 +18,6 @@ from workflow.tradeoff.errors import CellFailure
 from workflow.tradeoff.variants import Variant
 
 CAPACITY = 256  # tokens that the cache starts with: it is read whole at each step, so it grows only when it must
-HALF = {"quantizer": "none", "dtype": "float16"}
 WEIGHT_ONLY = {8: linear.quantize_int8, 4: linear.quantize_int4}
 # a piece is one or two kernels: compiling it here is quicker than starting torch's compile workers
 COMPILE = {"compile_threads": 1}
@@ -39,7 +38,8 @@ class GraphEngine:
         self.device = torch.device(device)
         # weight-only variants start from the float16 weights, bitsandbytes ones from its own loader
         weight_only = variant.quantizer == "weight-only"
-        source = replace(variant, recipe=HALF) if weight_only else variant
+        plain = {"quantizer": "none", "dtype": "float16" if device == "cuda" else "float32"}
+        source = replace(variant, recipe=plain) if weight_only else variant
         network = hf.load_model(source, artifact, device)
         self.config = network.config
         self.context = architecture.longest(network.config)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from workflow.tradeoff.errors import CellFailure
 from workflow.tradeoff.run import fork, shortage
-from workflow.tradeoff.variants import VARIANTS
+from workflow.tradeoff.variants import VARIANTS, flags
 
 SERVER = "workflow.tradeoff.measure.sample:main"
 LAST_S = 10  # seconds that a process has for its end
@@ -61,10 +61,11 @@ class Process:
         self.log = os.fdopen(os.memfd_create("log"), "w+b")
         self.before = shortage.on_host()
         self.channel, theirs = socket.socketpair()
-        flags = ["--variant", runner.variant, "--artifact", str(runner.artifact), *runner.flags]
+        known = flags(runner.variant)  # of a config's own variant a new interpreter knows nothing
+        told = [*known, "--variant", runner.variant, "--artifact", str(runner.artifact), *runner.flags]
         with theirs:
             number = theirs.fileno()
-            arguments = [*flags, "--channel", str(number)]
+            arguments = [*told, "--channel", str(number)]
             self.pid = fork.start(runner.server, arguments, self.log.fileno(), runner.fresh, keep=[number])
         self.answers = self.channel.makefile("r")
         try:
