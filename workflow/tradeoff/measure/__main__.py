@@ -64,7 +64,8 @@ def measure(args) -> dict:
     )
     apart = "the config asks for it (measure.pairing)" if args.pairing == "apart" else ""
     taken = pairs.measure(cell, baseline, plan, apart)
-    reason = pairs.disturbed(taken["processes"], plan, alone=baseline is None)
+    if reason := pairs.disturbed(taken["processes"], plan, alone=baseline is None):
+        reason += f": delete {args.output} and run again when the machine is quiet"
     return {
         **({"status": "disturbed", "reason": reason} if reason else {}),
         "protocols": protocols(taken, args),

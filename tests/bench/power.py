@@ -1,0 +1,269 @@
+"""What the protocol of speed can tell apart: A against A, and A against A with a slowdown planted in its engine.
+
+    python -m tests.bench.power run --output /tmp/power.jsonl --trials 60 --neighbours none bursts --plants 0 10
+    python -m tests.bench.power idle --output /tmp/power.jsonl
+    python -m tests.bench.power show --input /tmp/power.jsonl --cells results/demo/speed --docs docs
+
+Each trial is a whole cell as the default study measures it (config/config.yaml: pairs, turns, precision, budget), but
+for the proof. A run adds trials to the file until each setting has ``--trials``: stop it and start it as you like.
+"""
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from tests import tiny
+from workflow.tradeoff import precision, samples, stats
+from workflow.tradeoff.measure import pairs, sample
+from workflow.tradeoff.measure.process import Process, Runner
+from workflow.tradeoff.run import config as study_config
+
+VARIANT = "torch-fp32"
+NEIGHBOURS = {  # seconds of work of a process of one thread, and of rest after them
+    "none": None,
+    "bursts": (2.0, 6.0),
+    "steady": (1.0, 0.0),
+}
+SPIN = """
+import sys, time
+work, rest = map(float, sys.argv[1:])
+while True:
+    end = time.monotonic() + work
+    while time.monotonic() < end:
+        pass
+    time.sleep(rest)
+"""
+
+
+class Slow:
+    """An engine whose decode steps take ``PLANT`` percent longer."""
+
+    def __init__(self, engine, percent):
+        self.engine, self.percent = engine, percent
+
+    def __getattr__(self, name):
+        return getattr(self.engine, name)
+
+    def decode(self, token):
+        start = time.perf_counter()
+        token = self.engine.decode(token)
+        self.engine.synchronize()
+        end = start + (time.perf_counter() - start) * (1 + self.percent / 100)
+        while time.perf_counter() < end:
+            pass
+        return token
+
+
+def serve(argv: list[str], percent: float = 0) -> None:
+    """``sample`` without its proof, which has no part in the ratio; its engine slowed down by ``percent``."""
+    load = sample.engines.load
+    sample.engines.load = lambda *args: Slow(load(*args), percent) if percent else load(*args)
+    sample.COMMANDS["proof"] = lambda server, load: {"memory": {}, "proof": {}, "kernels": None, "bandwidth": None}
+    sample.main(argv)
+
+
+def slower(argv: list[str]) -> None:
+    serve(argv, float(os.environ["PLANT"]))
+
+
+@contextmanager
+def neighbour(kind: str):
+    """A process beside, which works as NEIGHBOURS says."""
+    if NEIGHBOURS[kind] is None:
+        yield
+        return
+    process = subprocess.Popen([sys.executable, "-c", SPIN, *map(str, NEIGHBOURS[kind])])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def planned() -> pairs.Plan:
+    """The plan of the default study's cells."""
+    config = yaml.safe_load(Path("config/config.yaml").read_text())
+    schema = yaml.safe_load(study_config.SCHEMA.read_text())["properties"]["measure"]["properties"]
+    measure = {name: entry["default"] for name, entry in schema.items()} | config["measure"]
+    load = {name: measure.pop(name) for name in ("prompt_tokens", "new_tokens")}
+    return pairs.Plan(load=load, **{name: value for name, value in measure.items() if name != "pairing"})
+
+
+def runner(args, server: str) -> Runner:
+    flags = ("--model-folder", str(args.model), "--device", "cpu", "--threads", str(args.threads))
+    return Runner(VARIANT, args.model, flags, server=f"tests.bench.power:{server}")
+
+
+def trial(args, plant: float, kind: str) -> dict:
+    """One cell: its speedup, 95% interval, and what it took."""
+    os.environ["PLANT"] = str(plant)
+    plan, load, start = planned(), os.getloadavg()[0], time.monotonic()
+    with neighbour(kind):
+        taken = pairs.measure(runner(args, "slower" if plant else "serve"), runner(args, "serve"), plan)["processes"]
+    found = {"plant": plant, "neighbour": kind, "model": args.model.name, "threads": args.threads, "load": load}
+    found |= {"seconds": time.monotonic() - start, "pairs": len(taken) // 2}
+    found["retaken"] = sum(len(process["rejected"]) for process in taken)
+    if pairs.disturbed(taken, plan, alone=False):
+        return found | {"verdict": "disturbed"}
+    ratio = stats.paired_ratio(samples.pairs(taken, samples.decode_rate), plan.pairs)
+    ends = {"value": ratio.value, "low": ratio.low, "high": ratio.high}
+    return found | ends | {"verdict": stats.speed_verdict(ratio.low, ratio.high)}
+
+
+def run(args) -> None:
+    while True:
+        done = [entry for entry in read(args.output) if "verdict" in entry]
+        settings = [(plant, kind) for kind in args.neighbours for plant in args.plants]
+        counts = {key: sum((entry["plant"], entry["neighbour"]) == key for entry in done) for key in settings}
+        plant, kind = min(settings, key=counts.get)
+        if counts[plant, kind] >= args.trials:
+            return
+        append(args.output, trial(args, plant, kind))
+
+
+def idle(args) -> None:
+    """Speed of A with a B that is there, loaded and stopped, over its speed alone: one log ratio a round."""
+    load = planned().load
+    with Process(runner(args, "serve")) as process:
+        process.ask("warm", load=load, times=2)
+        for number in range(args.rounds):
+            speeds = {}
+            for beside in (True, False) if number % 2 else (False, True):
+                if beside:
+                    with Process(runner(args, "serve")) as other:
+                        other.ask("turn", load=load)
+                        speeds[beside] = rate(process, load)
+                else:
+                    speeds[beside] = rate(process, load)
+            append(args.output, {"idle": math.log(speeds[True] / speeds[False]), "model": args.model.name})
+
+
+def rate(process: Process, load: dict, turns: int = 3) -> float:
+    return float(np.median([samples.decode_rate(process.ask("turn", load=load)) for _ in range(turns)]))
+
+
+def read(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def append(path: Path, entry: dict) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(entry) + "\n")
+    print(json.dumps(entry), flush=True)
+
+
+def table(entries: list[dict]) -> str:
+    """A line of markdown for each setting."""
+    lines = ["| neighbour | planted | runs | tie | slower | faster | disturbed | median half-width | median seconds |"]
+    lines.append("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    trials = [entry for entry in entries if "verdict" in entry]
+    for kind, plant in dict.fromkeys((entry["neighbour"], entry["plant"]) for entry in trials):
+        own = [entry for entry in trials if (entry["neighbour"], entry["plant"]) == (kind, plant)]
+        counts = [sum(entry["verdict"] == word for entry in own) for word in ("tie", "slower", "faster", "disturbed")]
+        widths = [entry["high"] / entry["value"] - 1 for entry in own if "value" in entry]
+        width = f"{np.median(widths):.1%}" if widths else "–"
+        seconds = np.median([entry["seconds"] for entry in own])
+        words = [kind, f"{plant:g}%", len(own), *counts, width, f"{seconds:.1f}"]
+        lines.append(f"| {' | '.join(map(str, words))} |")
+    return "\n".join(lines)
+
+
+def waiting(entries: list[dict]) -> str:
+    """What a stopped process beside costs, in words."""
+    logs = np.array([entry["idle"] for entry in entries if "idle" in entry])
+    if len(logs) < 2:
+        return "not measured"
+    half = precision.half_width(logs, len(logs))
+    low, value, high = np.exp(logs.mean() + np.array([-half, 0, half]))
+    return f"{value:.3f} × [{low:.3f}, {high:.3f}] its speed alone, over {len(logs)} rounds"
+
+
+def widths(folder: Path | None) -> str:
+    """Half-widths of the speedups of a study's cells."""
+    found = {}
+    for path in sorted(folder.glob("*/*.json")) if folder else ():
+        data = json.loads(path.read_text())
+        if data["status"] == "ok" and data["variant"] != data["baseline"]:
+            protocol = data["protocols"]["standard"]
+            logs = [np.median(turns) for turns in samples.pairs(protocol["replicates"], samples.decode_rate)]
+            found[data["variant"]] = math.expm1(precision.half_width(np.array(logs), protocol["pairs"]))
+    each = ", ".join(f"{name} {width:.1%}" for name, width in found.items())
+    return f"median {np.median(list(found.values())):.1%} ({each})" if found else "not measured"
+
+
+def figure(entries: list[dict], path: Path) -> None:
+    """Every trial's interval, in order of its value, one panel a setting."""
+    from workflow.tradeoff.report import style
+
+    trials = [entry for entry in entries if "value" in entry]
+    settings = list(dict.fromkeys((entry["neighbour"], entry["plant"]) for entry in trials))
+    drawn, axes = style.plt.subplots(1, len(settings), figsize=(2.6 * len(settings), 3.2), sharey=True, squeeze=False)
+    for axis, (kind, plant) in zip(axes[0], settings, strict=True):
+        own = [entry for entry in trials if (entry["neighbour"], entry["plant"]) == (kind, plant)]
+        for place, entry in enumerate(sorted(own, key=lambda entry: entry["value"])):
+            ink = style.GREY if entry["verdict"] == "tie" else style.COLOURS["bnb"]
+            axis.plot([place, place], [entry["low"], entry["high"]], color=ink, linewidth=0.9)
+            axis.plot(place, entry["value"], ".", color=ink, markersize=3)
+        for truth in {1.0, 1 / (1 + plant / 100)}:
+            axis.axhline(truth, color="black", linewidth=0.7, linestyle="-" if truth == 1 else "--")
+        axis.set_title(f"neighbour: {kind}\nplanted: {plant:g}%", fontsize=8)
+        axis.set_xticks([])
+    axes[0][0].set_ylabel("speedup and 95% interval")
+    style.save(drawn, path, "What a cell of the default study can tell apart")
+
+
+def show(args) -> None:
+    entries = read(args.input)
+    words = {"table": table(entries), "idle": waiting(entries), "widths": widths(args.cells)}
+    for name, text in words.items():
+        print(f"{name}: {text}")
+    if args.docs is None:
+        return
+    figure(entries, args.docs / "power.svg")
+    page = args.docs / "power.md"
+    text = page.read_text()
+    for name, value in words.items():
+        opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
+        before, _, rest = text.partition(opening)
+        text = f"{before}{opening}\n{value}\n{closing}{rest.partition(closing)[2]}"
+    page.write_text(text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("run", "idle"):
+        command = commands.add_parser(name)
+        command.add_argument("--output", type=Path, required=True)
+        command.add_argument("--model", type=Path, help="a model's folder; without it, 22 million random weights")
+        command.add_argument("--threads", type=int, default=2)
+    commands.choices["run"].add_argument("--trials", type=int, default=60)
+    commands.choices["run"].add_argument("--plants", type=float, nargs="+", default=[0, 10], help="percent")
+    commands.choices["run"].add_argument("--neighbours", nargs="+", choices=NEIGHBOURS, default=["none", "bursts"])
+    commands.choices["idle"].add_argument("--rounds", type=int, default=20)
+    command = commands.add_parser("show")
+    command.add_argument("--input", type=Path, required=True)
+    command.add_argument("--cells", type=Path, help="results/{study}/speed")
+    command.add_argument("--docs", type=Path)
+    args = parser.parse_args()
+    if args.command == "show":
+        return show(args)
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(args.threads)))
+    with tempfile.TemporaryDirectory() as folder:
+        if args.model is None:
+            args.model = tiny.build(Path(folder) / "llama-22m", "llama", hidden=512, layers=8)
+        {"run": run, "idle": idle}[args.command](args)
+
+
+if __name__ == "__main__":
+    main()
