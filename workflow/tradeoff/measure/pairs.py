@@ -102,10 +102,10 @@ def measure(cell: Runner, baseline: Runner | None, plan: Plan, apart: str = "") 
         )
         if enough(taken, plan, alone=baseline is None):
             break
-        if time.monotonic() - start + longest > plan.budget_s:
-            # more pairs on a machine that others hold would come to nothing either
-            if number >= plan.least or not samples.pairs(taken, samples.decode_rate, baseline is None):
-                break
+        over = time.monotonic() - start + longest > plan.budget_s
+        # on a machine that others hold, a further pair would come to nothing either
+        if over and (number >= plan.least or not samples.pairs(taken, samples.decode_rate, baseline is None)):
+            break
     pairing = "alone" if baseline is None else "apart" if apart else "live"
     return {"processes": taken, "pairing": pairing, "pairing_reason": apart, **proof}
 
