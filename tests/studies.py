@@ -57,9 +57,9 @@ class Study:
             raise AssertionError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-6000:]}")
         return done
 
-    def planned(self, *flags: str) -> dict[str, set[str]]:
+    def planned(self, *flags: str, **environment) -> dict[str, set[str]]:
         """Rules that a dry run would execute, each with its outputs."""
-        text = self.snakemake("--dry-run", "--nocolor", *flags).stdout
+        text = self.snakemake("--dry-run", "--nocolor", *flags, **environment).stdout
         planned: dict[str, set[str]] = {}
         rule = None
         for line in text.splitlines():

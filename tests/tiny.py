@@ -8,6 +8,7 @@ The folder is like one that ``fetch`` makes, but for its manifest: config.json, 
 from pathlib import Path
 
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from workflow.tradeoff.fetch.sources import byte_tokenizer
@@ -39,14 +40,64 @@ def config(kind: str, *, vocab_size: int = VOCAB, context: int = CONTEXT, hidden
             num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=2,
             tie_word_embeddings=kind == "llama", **special,
         )  # fmt: skip
-    raise ValueError(f"kind {kind!r}: one of {KINDS}")
+    if kind in OTHERS:
+        name, given = OTHERS[kind]
+        sizes = {"vocab_size": vocab_size, **given(hidden, layers, context)}
+        return getattr(transformers, name)(**sizes, **special)
+    raise ValueError(f"kind {kind!r}: one of {KINDS} or {tuple(OTHERS)}")
 
 
-def build(folder: Path | str, kind: str = "gpt2", *, seed: int = 0, trained: bool = False, **sizes) -> Path:
-    """Write a float32 model of ``kind`` into ``folder`` and return it; ``sizes`` go to ``config``."""
+def _llama_like(hidden, layers, context):
+    return {
+        "hidden_size": hidden, "intermediate_size": 2 * hidden, "num_hidden_layers": layers, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": context, "tie_word_embeddings": False,
+    }  # fmt: skip
+
+
+def _gpt_like(hidden, layers, context):
+    return {"n_embd": hidden, "n_layer": layers, "n_head": 4, "n_positions": context}
+
+
+def _experts(*sizes):
+    return _llama_like(*sizes) | {"num_local_experts": 8, "num_experts_per_tok": 2}
+
+
+# kind: transformers' config class, and its settings by hidden size, layers and context
+OTHERS = {
+    "mixtral": ("MixtralConfig", _experts),
+    "granitemoe": ("GraniteMoeConfig", _experts),
+    "gemma2": ("Gemma2Config", lambda *sizes: _llama_like(*sizes) | {
+        "head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": sizes[2] // 2, "attn_logit_softcapping": 5.0,
+    }),
+    "starcoder2": ("Starcoder2Config", _llama_like),
+    "falcon": ("FalconConfig", lambda hidden, layers, context: {
+        "hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": 4, "multi_query": True,
+        "max_position_embeddings": context,
+    }),
+    "bigcode": ("GPTBigCodeConfig", lambda *sizes: _gpt_like(*sizes) | {"multi_query": True}),
+    "gptj": ("GPTJConfig", lambda *sizes: _gpt_like(*sizes) | {"rotary_dim": 8}),
+    "codegen": ("CodeGenConfig", lambda *sizes: _gpt_like(*sizes) | {"rotary_dim": 8}),
+    "gptneo": ("GPTNeoConfig", lambda hidden, layers, context: {
+        "hidden_size": hidden, "num_layers": layers, "num_heads": 4, "max_position_embeddings": context,
+        "attention_types": [[["global", "local"], layers // 2]], "window_size": context // 4,
+    }),
+    "xglm": ("XGLMConfig", lambda hidden, layers, context: {
+        "d_model": hidden, "ffn_dim": 2 * hidden, "num_layers": layers, "attention_heads": 4,
+        "max_position_embeddings": context,
+    }),
+}  # fmt: skip
+
+
+def build(
+    folder: Path | str, kind: str = "gpt2", *, seed: int = 0, trained: bool = False, settings=None, **sizes
+) -> Path:
+    """Write a float32 model of ``kind`` into ``folder`` and return it; ``sizes`` go to ``config``.
+
+    settings: a config to take instead.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    settings = config(kind, **sizes)
+    settings = settings or config(kind, **sizes)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(settings, dtype=torch.float32)

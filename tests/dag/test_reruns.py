@@ -47,6 +47,16 @@ def test_editing_an_engine_reruns_the_cells_that_run_on_it(study):
     }
 
 
+def test_a_newer_library_makes_again_what_stands_on_it(study, tmp_path):
+    """What it could not export or run, or ran wrongly, is tried again; texts and models stay."""
+    planted = tmp_path / "onnxruntime-99.0.dist-info"
+    planted.mkdir()
+    (planted / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxruntime\nVersion: 99.0\n")
+    planned = study.planned(PYTHONPATH=str(tmp_path))
+    assert {"export", "quantize", "measure", "evaluate"} <= set(planned)
+    assert not set(planned) & {"fetch_model", "fetch_corpus"}
+
+
 def test_adding_a_variant_runs_its_cells_and_the_tables(study):
     study.configure(lambda config: config["models"]["llama"]["variants"].append("bnb-nf4"))
     planned = study.planned()

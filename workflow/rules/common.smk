@@ -13,8 +13,10 @@ sys.path.insert(0, workflow.basedir)  # the package lies beside the Snakefile
 os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), *os.get_exec_path()]))
 
 from workflow.tradeoff.run import config as study_config
+from workflow.tradeoff.run.environment import libraries
 from workflow.tradeoff.run import running
 from workflow.tradeoff.run.digest import code
+from workflow.tradeoff import words
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff import variants
 from workflow.tradeoff.variants import VARIANTS
@@ -61,6 +63,11 @@ THREADS = config["threads"] or os.cpu_count()
 ALL_CORES = workflow.resource_settings.cores or THREADS
 CARD = {"gpu": 1} if DEVICE == "cuda" else {}  # what a rule that uses the device asks for
 CELLS = [(model, variant) for model in MODELS for variant in study_config.cells(config, model)[0]]
+
+
+# For params: another version of a library makes its cells again, so that what it could not do is tried again. A
+# container's libraries are the image's, and another image is a reason of its own.
+LIBRARIES = {} if IN_CONTAINER else {k: v for k, v in libraries().items() if k != "snakemake"}
 
 
 wildcard_constraints:

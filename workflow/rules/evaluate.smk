@@ -31,6 +31,7 @@ rule evaluate:
         code=engine_code("evaluate"),
         define=known_to_cell,
         definitions=definitions,
+        libraries=LIBRARIES,
         study=config["study"],
         baseline=lambda wildcards: baseline(wildcards.model),
         baseline_flag=lambda wildcards, input: ["--baseline-quality", input.baseline] if input.baseline else [],

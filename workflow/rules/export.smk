@@ -22,9 +22,11 @@ rule export:
     container:
         CONTAINER
     params:
-        code=code("prepare.export"),
+        code=code("prepare", "prepare.export"),
+        libraries=LIBRARIES,
         model=lambda wildcards, input: folder_of(input[0]),
         cache=lambda wildcards: ["--cache"] if wildcards.past else [],
+        longest=words.longest_window(config["evaluate"]["conventions"]),
         threads=THREADS,
         folder=lambda wildcards, output: folder_of(output[0]),
     shell:
@@ -32,6 +34,7 @@ rule export:
         python -m workflow.tradeoff.prepare export \\
         --model-folder {params.model:q} \\
         {params.cache} \\
+        --longest {params.longest} \\
         --threads {params.threads} \\
         --output {params.folder:q} \\
         2> >(tee {log:q} >&2)
@@ -50,7 +53,8 @@ rule fuse:
     container:
         CONTAINER
     params:
-        code=code("prepare.fuse"),
+        code=code("prepare", "prepare.fuse"),
+        libraries=LIBRARIES,
         model=lambda wildcards, input: folder_of(input[0]),
         folder=lambda wildcards, output: folder_of(output[0]),
     shell:

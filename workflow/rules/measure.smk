@@ -29,6 +29,7 @@ rule measure:
         code=engine_code("measure"),
         define=known_to_cell,
         definitions=definitions,
+        libraries=LIBRARIES,
         study=config["study"],
         baseline=lambda wildcards: baseline(wildcards.model),
         artifact=lambda wildcards: artifact(wildcards.model, wildcards.variant),

@@ -27,8 +27,9 @@ rule quantize:
         CONTAINER
     params:
         code=lambda wildcards: code(
-            "prepare.quantize", f"prepare.{RECIPES[wildcards.recipe]['quantizer'].replace('-', '_')}"
+            "prepare", "prepare.quantize", f"prepare.{RECIPES[wildcards.recipe]['quantizer'].replace('-', '_')}"
         ),
+        libraries=LIBRARIES,
         source=lambda wildcards, input: folder_of(input[0]),
         recipe=lambda wildcards: json.dumps(RECIPES[wildcards.recipe], sort_keys=True),
         folder=lambda wildcards, output: folder_of(output[0]),

@@ -1,8 +1,11 @@
 """How a stage ends when it cannot go on: one line that names the cause and the remedy."""
 
 import argparse
+import errno
 import os
 import sys
+import textwrap
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -36,6 +39,24 @@ STATUSES = (
 )
 
 
+def described(error: BaseException) -> str:
+    """One line for a reader: type and first line of an error, and the line of code that raised it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
+    words = textwrap.shorten(f"{type(error).__name__}: {lines[0]}", 300, placeholder=" …")
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return words
+    path = Path(trace.tb_frame.f_code.co_filename)
+    return f"{words} ({'/'.join(path.parts[-2:])}, line {trace.tb_lineno})"
+
+
+def full_disk(error: BaseException) -> bool:
+    """Whether ``error`` is a full disk, which is no cell's fault: it ends the run."""
+    return isinstance(error, OSError) and error.errno == errno.ENOSPC
+
+
 def parser(doc: str | None) -> argparse.ArgumentParser:
     """A parser whose help opens with the module's docstring."""
     return argparse.ArgumentParser(
@@ -62,6 +83,6 @@ def guard(main, argv: list[str]) -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        if error.errno != 28:
+        if not full_disk(error):
             raise
         sys.exit(f"error: the disk is full, seen when writing {error.filename or 'a file'}: free some and run again")

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from workflow.tradeoff.errors import UserError
+from workflow.tradeoff.errors import CellFailure, UserError
 
 CHUNK = 1 << 20
 
@@ -107,4 +107,22 @@ def read_manifest(folder: Path) -> dict:
         path = folder / name
         if not path.is_file() or path.stat().st_size != entry["bytes"]:
             raise UserError(f"{path} is not the file that {folder}/manifest.json lists: delete {folder} and run again")
+    return manifest
+
+
+def write_failure(folder: Path, failure: CellFailure, source: dict) -> None:
+    """An artifact that could not be made: a manifest without files, with the status and reason of its cells.
+
+    source: the step that failed. A reason that names the temporary folder names the final one instead.
+    """
+    with atomic_folder(folder) as temporary:
+        reason = failure.reason.replace(str(temporary), str(folder))
+        write_manifest(temporary, source=source, status=failure.status, reason=reason)
+
+
+def made(folder: Path) -> dict:
+    """``read_manifest`` of an artifact that was made; CellFailure with what its making said when it failed."""
+    manifest = read_manifest(folder)
+    if manifest.get("status", "ok") != "ok":
+        raise CellFailure(manifest["status"], manifest["reason"])
     return manifest

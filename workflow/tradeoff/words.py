@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterable
 
 from workflow.tradeoff.errors import UserError
 
@@ -10,6 +11,8 @@ CONVENTION = re.compile(
     r"windows-(?P<windows>\d+)|strided-(?P<length>\d+)-(?P<stride>\d+)|word(-(?P<word>\d+))?|study|llama\.cpp"
 )
 CONVENTIONS = "windows-N, strided-N-S, study, word, word-N, llama.cpp"
+
+WHOLE = 2048  # tokens that stand for a window as long as the context, where its length is not known yet
 
 # a scenario's objective: what the best variant is
 OBJECTIVES = {
@@ -48,3 +51,13 @@ def convention(name: str) -> re.Match:
     if (length and int(length) < 2) or (stride and not 1 <= int(stride) < int(length)):
         raise UserError(f"evaluate.conventions: {name!r}: a window has at least 2 tokens, a stride 1 to N - 1")
     return match
+
+
+def longest_window(conventions: Iterable[str]) -> int:
+    """Tokens of the longest window that conventions score; ``word``, which takes the whole context, counts as WHOLE."""
+    found = [convention(name) for name in conventions]
+    named = [match["windows"] or match["length"] or match["word"] for match in found]
+    return max(
+        int(length) if length else WHOLE if match[0] == "word" else 512
+        for match, length in zip(found, named, strict=True)
+    )

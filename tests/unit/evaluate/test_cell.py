@@ -4,16 +4,18 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests import tiny
 from tests.scored import NAMES, ROWS, Slow, make_plan
-from workflow.tradeoff import engines
+from workflow.tradeoff import engines, files
 from workflow.tradeoff.errors import CellFailure, UserError
 from workflow.tradeoff.evaluate import cell as evaluate
 from workflow.tradeoff.evaluate.__main__ import apart as evaluate_apart
@@ -192,7 +194,7 @@ def test_loading_without_memory_is_data(stage, monkeypatch, error):
     assert {entry["first_difference"] for entry in cell["generated"]} == {None}
 
 
-def test_a_killed_process_is_data_and_a_bug_is_not(stage, monkeypatch):
+def test_a_process_that_dies_is_data(stage, monkeypatch):
     def killed(*_):
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -202,16 +204,47 @@ def test_a_killed_process_is_data_and_a_bug_is_not(stage, monkeypatch):
     assert result["status"] == "out_of_memory" and "killed (signal 9)" in result["reason"]
     assert re.match(r"the weights alone need [\d,]+ bytes, [\d,]+ bytes were available \(", result["reason"])
     assert stage.arrays("torch-fp32") == stage.arrays("torch-fp32", ".logprobs.npz") == {}
-    monkeypatch.setattr(engines, "load", lambda *_: Fake(RuntimeError("shape mismatch")))
-    with pytest.raises(SystemExit) as stopped:
-        stage.run("torch-bf16", names=["windows-64"])
-    assert stopped.value.code == 1 and not stage.path("torch-bf16").exists()
+    monkeypatch.setattr(engines, "load", lambda *_: os._exit(3))
+    assert stage.run("torch-fp32")["status"] == "error"
 
 
-def test_a_bug_is_not_data(stage, monkeypatch):
-    monkeypatch.setattr(engines, "load", lambda *_: Fake(RuntimeError("shape mismatch")))
-    with pytest.raises(RuntimeError, match="shape mismatch"):
-        stage.run("torch-fp32")
+@pytest.mark.parametrize("main", [evaluate_main, evaluate_apart])
+def test_what_a_library_raises_is_this_cells_status(stage, monkeypatch, main):
+    monkeypatch.setattr(stage, "main", main)
+    monkeypatch.setattr(engines, "load", lambda *_: Fake(RuntimeError("shape mismatch\nadvice")))
+    result = stage.run("torch-fp32")
+    assert result["status"] == "error"
+    assert re.fullmatch(r"RuntimeError: shape mismatch \(evaluate/test_cell.py, line \d+\)", result["reason"])
+    assert stage.arrays("torch-fp32") == stage.arrays("torch-fp32", ".logprobs.npz") == {}
+
+
+def test_an_artifact_that_could_not_be_made_gives_its_cell_the_reason(stage, tmp_path):
+    files.write_failure(tmp_path / "int8-kv", CellFailure("unsupported", "export: no such layer"), {"step": "export"})
+    result = stage.run("onnx-int8-kv", "--artifact", str(tmp_path / "int8-kv"), baseline="onnx-int8-kv")
+    assert (result["status"], result["reason"]) == ("unsupported", "export: no such layer")
+
+
+def test_weights_that_are_no_numbers_are_the_checkpoints_own_fault(stage, llama, tmp_path):
+    folder = shutil.copytree(llama, tmp_path / "broken")
+    state = load_file(folder / "model.safetensors")
+    state["model.layers.1.mlp.down_proj.weight"][3, :2] = math.nan
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+    result = stage.run("torch-fp32", "--artifact", str(folder), "--model-folder", str(folder))
+    assert result["status"] == "diverged"
+    assert "checkpoint itself holds NaN or infinity, in model.layers.1.mlp.down_proj.weight (2 of" in result["reason"]
+
+
+def test_a_chat_template_that_raises_costs_the_text_alone(stage, llama, tmp_path):
+    folder = shutil.copytree(llama, tmp_path / "chat")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = "{{ raise_exception('a system turn is needed') }}"
+    tokenizer.save_pretrained(folder)
+    places = ("--artifact", str(folder), "--model-folder", str(folder))
+    result = stage.run("torch-fp32", *places, names=["windows-64"])
+    assert result["status"] == "ok" and result["conventions"]["windows-64"]["perplexity"] > 1
+    assert result["generated"] == [] and "a system turn is needed" in result["generated_reason"]
+    plain = stage.run("torch-fp32", *places, "--chat", "never", names=["windows-64"])
+    assert len(plain["generated"]) == 10 and "generated_reason" not in plain
 
 
 def test_random_weights_have_no_accuracy(stage, monkeypatch, tmp_path):

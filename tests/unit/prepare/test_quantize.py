@@ -7,11 +7,9 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
-from transformers import LlamaConfig
 
 from tests import tiny
 from workflow.tradeoff import engines, files
-from workflow.tradeoff.engines.hf import cache_bytes
 from workflow.tradeoff.engines.onnx import profile_proof
 from workflow.tradeoff.engines.onnx_graph import graph_proof
 from workflow.tradeoff.errors import CellFailure
@@ -236,10 +234,3 @@ def test_a_heavy_node_on_another_provider_is_seen():
 def test_a_variant_that_does_not_run_here_is_data(artifacts):
     with pytest.raises(CellFailure, match="unsupported"):
         engine(artifacts, "llama", "onnx-fp16-kv")
-
-
-def test_the_cache_takes_the_bytes_that_the_study_lists():
-    config = LlamaConfig(
-        num_hidden_layers=22, num_attention_heads=32, num_key_value_heads=4, hidden_size=2048, head_dim=64
-    )
-    assert cache_bytes(config, 2, 1) == 22528  # TinyLlama, FP16

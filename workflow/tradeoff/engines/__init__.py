@@ -3,6 +3,7 @@
 import importlib
 from pathlib import Path
 
+from workflow.tradeoff import files
 from workflow.tradeoff.engines.base import Engine
 from workflow.tradeoff.errors import CellFailure
 from workflow.tradeoff.variants import Variant
@@ -12,8 +13,10 @@ def load(variant: Variant, artifact: Path, model: Path, device: str, threads: in
     """Load ``artifact`` (the folder that the variant runs) on ``device`` with ``threads`` CPU threads.
 
     model: the safetensors folder of the same model (config and tokenizer).
-    Raises CellFailure when the variant cannot run there.
+    Raises CellFailure when the variant cannot run there, or its artifact could not be made.
     """
+    if (artifact / "manifest.json").is_file():
+        files.made(artifact)
     if device not in variant.devices:
         raise CellFailure("unsupported", f"{variant.name} runs on {' or '.join(variant.devices)}, not on {device}")
     return _module(variant).load(variant, artifact, model, device, threads)

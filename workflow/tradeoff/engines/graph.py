@@ -197,7 +197,7 @@ class GraphEngine:
             torch.cuda.synchronize(self.device)
 
     def cache_bytes(self, length: int) -> int:
-        return hf.cache_bytes(self.config, self.decoder.dtype.itemsize, length)
+        return sum(cache.nbytes for cache in self.caches) // self.capacity * length
 
     def proof(self) -> dict:
         """See ``Engine.proof``; and ``launch``: whether the step was compiled, captured, and how long that took."""

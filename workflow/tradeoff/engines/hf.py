@@ -2,10 +2,10 @@
 
 import importlib
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import nn
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
@@ -13,14 +13,15 @@ from transformers import (
     BitsAndBytesConfig,
     DynamicCache,
 )
-from transformers.pytorch_utils import Conv1D
 
 from workflow.tradeoff import architecture
+from workflow.tradeoff.engines import attention, matrices
 from workflow.tradeoff.variants import Variant
 
 # bitsandbytes warns on every call that INT8 activations pass through float16: said once, in the README
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
+PROBE = 8  # tokens of a prompt that is only run to look at what it leaves
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -47,14 +48,15 @@ def load_model(variant: Variant, artifact: Path, device: str):
         dtype=compute_dtype(variant, device),
         device_map={"": device},
         quantization_config=quantization_config(variant, device),
-        attn_implementation="sdpa",
         use_safetensors=True,
         local_files_only=True,
         trust_remote_code=False,
     )
     # a checkpoint's own generation settings (sampling, penalties, stop tokens) have no place in a measurement
     network.generation_config.eos_token_id = None
-    return network.eval()
+    network.eval()
+    network.attention_left_out = attention.settle(network)
+    return network
 
 
 def compute_dtype(variant: Variant, device: str) -> torch.dtype:
@@ -120,54 +122,59 @@ class HfEngine:
             torch.cuda.synchronize(self.device)
 
     def cache_bytes(self, length: int) -> int:
-        return cache_bytes(self.network.config, self.network.dtype.itemsize, length)
+        """Read off the cache itself, before and after a token: heads may share keys, and a state need not grow."""
+        token = self.prefill(torch.ones(1, PROBE, dtype=torch.int64))
+        before = held(self.cache)
+        self.decode(token)
+        each = held(self.cache) - before
+        return before + (length - PROBE) * each
 
     def proof(self) -> dict:
-        return torch_proof(self.network, self.variant)
+        token = self.prefill(torch.ones(1, PROBE, dtype=torch.int64))
+        return torch_proof(self.network, self.variant, lambda: self.decode(token))
 
 
-def cache_bytes(config, itemsize: int, length: int) -> int:
-    """Bytes of the keys and values of ``length`` tokens."""
-    return architecture.cache_values(config) * itemsize * length
+def held(cache) -> int:
+    """Bytes of all tensors of a transformers cache."""
+    layers = [vars(layer) for layer in cache.layers]
+    return sum(part.nbytes for layer in layers for part in layer.values() if isinstance(part, torch.Tensor))
 
 
-def torch_proof(network, variant: Variant) -> dict:
-    """What a torch model holds: see ``Engine.proof``. Tied weights count once in bytes, and the head as linear."""
+def torch_proof(network, variant: Variant, step: Callable[[], object]) -> dict:
+    """What a torch model holds, and what ``step``, one token, reads of it: see ``Engine.proof``.
+
+    Tied weights count once.
+    """
     weight_bytes: dict[str, int] = {}
     parameters: dict[str, int] = {}
+    tensors = list(_tensors(network))
     seen = set()
-    for tensor in _tensors(network):
+    for tensor in tensors:
+        key = matrices.identity(tensor)
         # a mask is no weight
-        if tensor.data_ptr() in seen or tensor.numel() == 0 or tensor.dtype == torch.bool:
+        if key in seen or tensor.numel() == 0 or tensor.dtype == torch.bool:
             continue
-        seen.add(tensor.data_ptr())
-        name = str(tensor.dtype).removeprefix("torch.")
-        weight_bytes[name] = weight_bytes.get(name, 0) + tensor.numel() * tensor.element_size()
-        place = f"{name}@{tensor.device.type}"
-        parameters[place] = parameters.get(place, 0) + tensor.numel()
-    linear = quantized = 0
-    for module in network.modules():
-        if not isinstance(module, nn.Linear | Conv1D):
-            continue
-        size, bits = _linear(module)
-        linear += size
-        quantized += size if bits == variant.bits else 0
+        seen.add(key)
+        for part in matrices.parts(tensor):
+            name = str(part.dtype).removeprefix("torch.")
+            weight_bytes[name] = weight_bytes.get(name, 0) + part.nbytes
+            place = f"{name}@{part.device.type}"
+            parameters[place] = parameters.get(place, 0) + part.numel()
+    traced = matrices.watch(network, [tensor for tensor in tensors if tensor.dtype != torch.bool], step)
+    sizes = matrices.products(network, traced)
+    total = sum(size for size, _ in sizes)
+    quantized = sum(size for size, bits in sizes if bits == variant.bits)
     return {
         "weight_bytes": weight_bytes,
         "parameters": parameters,
-        "unread_bytes": _unread(network) + weight_bytes.get("bool", 0),  # GPT-2 keeps causal masks, which SDPA ignores
-        "linear_weights": linear,
+        "unread_bytes": sum(weight_bytes.values()) - traced.read(),
+        "linear_weights": total,
         "linear_quantized": quantized,
-        "quantized_fraction": quantized / linear,
+        "quantized_fraction": quantized / total,
         "cache": True,
+        "attention": network.config._attn_implementation,
+        "attention_left_out": getattr(network, "attention_left_out", ""),
     }
-
-
-def _unread(network) -> int:
-    """Bytes of the embedding tables of which a token reads one row: all that are not the head's weight too."""
-    head = network.get_output_embeddings().weight.data_ptr()
-    tables = [module.weight for module in network.modules() if isinstance(module, nn.Embedding)]
-    return sum(table.numel() * table.element_size() for table in tables if table.data_ptr() != head)
 
 
 def _tensors(network):
@@ -184,13 +191,3 @@ def _tensors(network):
             scales = getattr(getattr(module, "weight", None), "SCB", None)
         if scales is not None:
             yield scales
-
-
-def _linear(module) -> tuple[int, int]:
-    """Number of weights of a linear layer, and the bits that each is stored in."""
-    inputs, outputs = (
-        (module.nx, module.nf) if isinstance(module, Conv1D) else (module.in_features, module.out_features)
-    )
-    size = inputs * outputs
-    stored = module.weight.numel() * module.weight.element_size()
-    return size, round(8 * stored / size)

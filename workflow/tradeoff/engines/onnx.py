@@ -1,6 +1,7 @@
 """ONNX Runtime, with IO binding: past and present keys and values stay on the device, only a token crosses."""
 
 import json
+import math
 import os
 import tempfile
 from collections import Counter
@@ -12,7 +13,6 @@ import torch
 from transformers import AutoConfig
 
 from workflow.tradeoff import architecture
-from workflow.tradeoff.engines.hf import cache_bytes
 from workflow.tradeoff.engines.onnx_graph import graph_proof
 from workflow.tradeoff.errors import CellFailure
 from workflow.tradeoff.variants import Variant
@@ -83,7 +83,7 @@ class OnnxEngine:
             )
         return session
 
-    def _run(self, ids: torch.Tensor, cache: dict[str, torch.Tensor], length: int):
+    def run(self, ids: torch.Tensor, cache: dict[str, torch.Tensor], length: int):
         """One forward pass of ids (B, T) after ``length`` cached tokens: logits (B, T, V) and the new cache."""
         batch, width = ids.shape
         feeds = {"input_ids": ids}
@@ -97,18 +97,16 @@ class OnnxEngine:
         )
         present, outputs = {}, {"logits": logits}
         for name, entry in self.past.items():
-            heads, head_width = entry.shape[1], entry.shape[3]
             dtype = TORCH[entry.type]
             # an empty past still needs an address
             feeds[name] = cache[name] if cache else torch.empty(1, dtype=dtype, device=self.device)
-            shape = (batch, heads, length + width, head_width)
-            present[name] = torch.empty(shape, dtype=dtype, device=self.device)
+            present[name] = torch.empty(self._shape(entry, batch, length + width), dtype=dtype, device=self.device)
             outputs[name.replace("past_key_values", "present")] = present[name]
         binding = self.session.io_binding()
         for name, tensor in feeds.items():
             shape = tensor.shape
             if name in self.past and not cache:
-                shape = (batch, self.past[name].shape[1], 0, self.past[name].shape[3])
+                shape = self._shape(self.past[name], batch, 0)
             self._bind(binding.bind_input, name, tensor, shape)
         for name, tensor in outputs.items():
             self._bind(binding.bind_output, name, tensor, tensor.shape)
@@ -123,23 +121,23 @@ class OnnxEngine:
     @torch.inference_mode()
     def prefill(self, ids: torch.Tensor) -> torch.Tensor:
         ids = ids.to(self.device)
-        logits, self.cache = self._run(ids, {}, 0)
+        logits, self.cache = self.run(ids, {}, 0)
         self.sequence, self.length = ids, ids.shape[1]
         return logits[:, -1].argmax(-1, keepdim=True)
 
     @torch.inference_mode()
     def decode(self, token: torch.Tensor) -> torch.Tensor:
         if self.past:
-            logits, self.cache = self._run(token.contiguous(), self.cache, self.length)
+            logits, self.cache = self.run(token.contiguous(), self.cache, self.length)
             self.length += 1
         else:
             self.sequence = torch.cat([self.sequence, token], dim=1)
-            logits, _ = self._run(self.sequence, {}, 0)
+            logits, _ = self.run(self.sequence, {}, 0)
         return logits[:, -1].argmax(-1, keepdim=True)
 
     @torch.inference_mode()
     def score(self, ids: torch.Tensor, first: int = 0) -> torch.Tensor:
-        return self._run(ids.to(self.device).contiguous(), {}, 0)[0][:, first:]
+        return self.run(ids.to(self.device).contiguous(), {}, 0)[0][:, first:]
 
     def generate(self, ids: torch.Tensor, new_tokens: int) -> torch.Tensor:
         tokens = [ids.to(self.device), self.prefill(ids)]
@@ -152,10 +150,13 @@ class OnnxEngine:
             torch.cuda.synchronize(self.device)
 
     def cache_bytes(self, length: int) -> int:
-        if not self.past:
-            return 0
-        itemsize = TORCH[next(iter(self.past.values())).type].itemsize
-        return cache_bytes(self.config, itemsize, length)
+        """By the shapes that the file itself gives its past."""
+        shapes = [(self._shape(entry, 1, length), TORCH[entry.type]) for entry in self.past.values()]
+        return sum(math.prod(shape) * dtype.itemsize for shape, dtype in shapes)
+
+    def _shape(self, entry, batch: int, length: int) -> list[int]:
+        """Shape of a past input that holds ``length`` tokens: of its open dimensions the first is the batch."""
+        return [batch if at == 0 else length if isinstance(size, str) else size for at, size in enumerate(entry.shape)]
 
     def proof(self) -> dict:
         proof = graph_proof(self.path, self.variant.bits)

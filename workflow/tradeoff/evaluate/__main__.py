@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from workflow.tradeoff import errors, files, variants, words
+from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.evaluate.cell import evaluate, failed, opened, write
 from workflow.tradeoff.run import fork, shortage
 from workflow.tradeoff.variants import VARIANTS
@@ -50,15 +51,16 @@ def main(argv: list[str]) -> None:
 
 
 def apart(argv: list[str]) -> None:
-    """``main`` in a process of its own: when that is killed, the cell has a status and the study goes on."""
+    """``main`` in a process of its own: when that dies, the cell has a status and the study goes on."""
     args = arguments(argv)
     before = shortage.on_host()
     code, text = fork.run("workflow.tradeoff.evaluate.__main__:main", argv, fresh=args.device == "cuda")
-    if code > 0:  # it has said why
+    if not code:
+        return
+    failure = fork.failure(code, text, VARIANTS[args.variant], args.artifact, before)
+    if isinstance(failure, UserError):  # it has said why
         sys.exit(code)
-    if code < 0:
-        failure = fork.failure(code, text, VARIANTS[args.variant], args.artifact, before)
-        write(args, opened(args, files.read_json(args.corpus)) | failed(failure), {}, {})
+    write(args, opened(args, files.read_json(args.corpus)) | failed(failure), {}, {})
 
 
 if __name__ == "__main__":

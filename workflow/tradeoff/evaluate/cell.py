@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from transformers import AutoConfig, AutoTokenizer
 
-from workflow.tradeoff import architecture, engines, files, words
+from workflow.tradeoff import architecture, engines, errors, files, words
+from workflow.tradeoff.engines import weights
 from workflow.tradeoff.errors import CellFailure, UserError
 from workflow.tradeoff.evaluate import baselines, conventions, divergence, generation, scoring
 from workflow.tradeoff.evaluate.baselines import Baseline
@@ -36,13 +37,16 @@ def evaluate(args) -> tuple[dict, dict[str, np.ndarray], dict[str, np.ndarray]]:
         baseline = baselines.read("" if args.variant == args.baseline else args.baseline_quality)
         engine = engines.load(VARIANTS[args.variant], args.artifact, args.model_folder, args.device, args.threads)
         return run(args, engine, prepared, baseline, result)
+    except UserError:
+        raise
     except CellFailure as failure:
-        return result | failed(failure), {}, {}
+        return result | failed(blamed(failure, args.model_folder)), {}, {}
     except Exception as error:
-        failure = shortage.of(error, VARIANTS[args.variant], args.artifact, args.device)
-        if failure is None:
+        if errors.full_disk(error):
             raise
-        return result | failed(failure), {}, {}
+        # whatever a library raises is this cell's status, and no other's
+        failure = shortage.of(error, VARIANTS[args.variant], args.artifact, args.device)
+        return result | failed(failure or CellFailure("error", errors.described(error))), {}, {}
 
 
 def opened(args, corpus: dict) -> dict:
@@ -69,13 +73,20 @@ def failed(failure: CellFailure) -> dict:
     return nothing | {"status": failure.status, "reason": failure.reason}
 
 
+def blamed(failure: CellFailure, model: Path) -> CellFailure:
+    """A failure, told to be the checkpoint's own when its weights are no numbers."""
+    if failure.status == "diverged" and (wrong := weights.not_numbers(model)):
+        return CellFailure("diverged", f"{failure.reason}: {wrong}")
+    return failure
+
+
 def is_random(folder: Path) -> bool:
     manifest = folder / "manifest.json"
     return manifest.is_file() and bool(files.read_json(manifest).get("random"))
 
 
 def prepare(args, corpus: dict):
-    """Tokenizer, config, plans and the prompts' ids: from the model's folder, so equal for each of its variants."""
+    """Tokenizer, config, plans, the prompts' ids and why there are none: equal for each variant of a model."""
     if duplicates := {name for name in args.conventions if args.conventions.count(name) > 1}:
         raise UserError(f"evaluate.conventions: {', '.join(sorted(duplicates))} is named twice")
     for name in args.conventions:
@@ -89,14 +100,19 @@ def prepare(args, corpus: dict):
         conventions.plan(name, corpus["rows"], corpus["documents"], vocab, context, args.max_tokens or None)
         for name in args.conventions
     ]
-    prompts = generation.prompts(tokenizer, vocab, args.chat) if args.generate_tokens > 0 else []
+    prompts, unasked = [], ""
+    if args.generate_tokens > 0:
+        try:
+            prompts = generation.prompts(tokenizer, vocab, args.chat)
+        except Exception as error:  # the checkpoint's own template: no perplexity needs it
+            unasked = f"no text, the chat template fails ({errors.described(error)}): evaluate.chat: never does without"
     prompts = generation.fitting(prompts, args.generate_tokens, context)
-    return tokenizer, config, plans, prompts
+    return tokenizer, config, plans, prompts, unasked
 
 
 def run(args, engine, prepared, baseline: Baseline | None, result: dict):
     """Score every plan, compare with the baseline, generate; fills ``result`` and returns it with the arrays."""
-    tokenizer, config, plans, prompts = prepared
+    tokenizer, config, plans, prompts, unasked = prepared
     arrays: dict[str, np.ndarray] = {}
     visitor = make_visitor(args, plans[0], baseline)
     for plan in plans:
@@ -115,6 +131,8 @@ def run(args, engine, prepared, baseline: Baseline | None, result: dict):
         result["divergence"] = {first: visitor.summary()}
         arrays |= {f"{first}/{key}": array for key, array in visitor.arrays().items()}
     result |= judge(result["conventions"][first]["mean_nll"], architecture.vocabulary(config), baseline, first)
+    if unasked:
+        result["generated_reason"] = unasked
     stop = generation.stop_tokens(config, tokenizer)
     for place, (index, prompt) in enumerate(prompts.items()):
         ids = generation.greedy(engine, prompt, args.generate_tokens, stop)

@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from workflow.tradeoff import architecture, errors, files
 from workflow.tradeoff.engines import decoder, linear
+from workflow.tradeoff.errors import CellFailure
 from workflow.tradeoff.prepare import external
 
 OPSET, MICROSOFT = 18, "com.microsoft"
@@ -169,13 +170,10 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--model-folder", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     args = parser.parse_args(argv)
-    manifest = files.read_manifest(args.model_folder)
+    manifest = files.made(args.model_folder)
     config = AutoConfig.from_pretrained(args.model_folder, local_files_only=True, trust_remote_code=False)
     if config.model_type not in decoder.KNOWN:
-        raise errors.UserError(
-            f"onnx-fp16-kv knows {' and '.join(decoder.KNOWN)}, not the {config.model_type} in {args.model_folder}: "
-            "leave it out of this model's variants"
-        )
+        raise CellFailure("unsupported", f"this builder knows {' and '.join(decoder.KNOWN)}, not {config.model_type}")
     weights = sum(entry["bytes"] for name, entry in manifest["files"].items() if name.endswith(".safetensors"))
     files.check_disk(args.output, 2 * weights, f"fusing {args.model_folder.name}")
     with files.atomic_folder(args.output) as folder:

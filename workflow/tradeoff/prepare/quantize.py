@@ -22,7 +22,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     args = parser.parse_args(argv)
     logging.getLogger().setLevel(logging.ERROR)
-    manifest = files.read_manifest(args.input)
+    manifest = files.made(args.input)
     files.check_disk(args.output, manifest_bytes(manifest), f"quantizing {args.input}")
     quantizer = importlib.import_module(f"workflow.tradeoff.prepare.{args.recipe['quantizer'].replace('-', '_')}")
     with files.atomic_folder(args.output) as folder:

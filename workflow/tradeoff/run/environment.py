@@ -46,7 +46,7 @@ def collect(device: str, threads: int) -> dict:
             "os": platform.platform(),
         },
         "gpu": _gpu() if device == "cuda" else None,
-        "libraries": _libraries(),
+        "libraries": libraries(),
         "image": image(),
         "git": _git(),
     }
@@ -71,7 +71,8 @@ def _read(path: str) -> str | None:
     return file.read_text().strip() if file.is_file() else None
 
 
-def _libraries() -> dict[str, str]:
+def libraries() -> dict[str, str]:
+    """Versions of the packages that a figure depends on, and of Python; those that are not installed are left out."""
     versions = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
