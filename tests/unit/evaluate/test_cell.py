@@ -260,6 +260,20 @@ def test_the_manifest_says_random(tmp_path):
         assert evaluate.is_random(tmp_path) is value
 
 
+@pytest.mark.parametrize(("drift", "status"), [(1e-5, "ok"), (0.01, "diverged"), (0.1, "diverged")])
+def test_float32_that_is_not_its_float32_baseline_within_rounding_has_no_figure(stage, monkeypatch, drift, status):
+    """A wrong export that costs one percent looks like a quantization: in float32 there is none to explain it."""
+    monkeypatch.setattr(engines, "load", lambda *_: Fake())
+    stage.run("torch-fp32", names=["windows-64", "study"])
+    monkeypatch.setattr(engines, "load", lambda *_: Fake(scale=1 + drift))
+    result = stage.run("onnx-fp32-kv", names=["windows-64", "study"])
+    assert result["status"] == status
+    if status == "diverged":
+        assert "where rounding explains 0.001" in result["reason"] and result["conventions"] == {}
+    other = stage.run("torch-bf16", names=["windows-64", "study"])  # another dtype has an error of its own
+    assert other["status"] == "ok" and other["conventions"]
+
+
 def test_worse_than_guessing_is_diverged_and_keeps_its_numbers(stage, monkeypatch):
     stage.run("torch-fp32", names=["windows-64"])
     monkeypatch.setattr(engines, "load", lambda *_: Fake(scale=9.0))

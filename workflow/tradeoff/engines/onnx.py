@@ -13,6 +13,7 @@ import torch
 from transformers import AutoConfig
 
 from workflow.tradeoff import architecture
+from workflow.tradeoff.engines import onnx_kernels
 from workflow.tradeoff.engines.onnx_graph import graph_proof
 from workflow.tradeoff.errors import CellFailure
 from workflow.tradeoff.variants import Variant
@@ -34,7 +35,10 @@ NUMPY = {torch.float32: np.float32, torch.float16: np.float16, torch.int64: np.i
 
 def load(variant: Variant, artifact: Path, model: Path, device: str, threads: int) -> "OnnxEngine":
     torch.set_num_threads(threads)
-    return OnnxEngine(variant, artifact, model, device, threads)
+    engine = OnnxEngine(variant, artifact, model, device, threads)
+    if engine.device.type == "cpu":
+        onnx_kernels.check(engine.path, threads)
+    return engine
 
 
 class OnnxEngine:

@@ -17,6 +17,9 @@ from workflow.tradeoff.variants import VARIANTS
 
 # a cell that is worse than guessing, and this many nats worse than its baseline, has not merely lost accuracy
 BEYOND_REASON = 1.0
+# nats a token, mean of absolute differences, between two programs that compute one model in float32: tiny models differ
+# by 1e-6, and large ones stay below 1e-4; an export that lost something is a hundred times further off
+ROUNDING = 1e-3
 
 
 def write(args, result: dict, arrays: dict[str, np.ndarray], recorded: dict[str, np.ndarray]) -> None:
@@ -120,6 +123,8 @@ def run(args, engine, prepared, baseline: Baseline | None, result: dict):
         scores = scoring.score(engine, plan, args.batch_tokens, visitor if plan is plans[0] else None, label)
         if baseline:
             baselines.check_paired(plan.convention, scores.token, baseline)
+            if {VARIANTS[name].precision for name in (args.variant, args.baseline)} == {"fp32"}:
+                check_rounding(plan.convention, scores.nll, baseline.tokens[f"{plan.convention}/nll"])
         for key in ("nll", "block", "token"):
             arrays[f"{plan.convention}/{key}"] = getattr(scores, key)
         result["conventions"][plan.convention] = figures(plan, scores)
@@ -145,6 +150,22 @@ def run(args, engine, prepared, baseline: Baseline | None, result: dict):
             }
         )
     return result, arrays, recorded
+
+
+def check_rounding(convention: str, nll: np.ndarray, baseline: np.ndarray) -> None:
+    """Raise CellFailure unless two float32 computations of the same tokens differ by rounding alone.
+
+    nll, baseline: (n,) nats. What differs by more is another computation (an export that lost something), and no
+    figure of it is one of the model.
+    """
+    differences = np.abs(nll.astype(np.float64) - baseline)
+    if differences.mean() > ROUNDING:
+        change = float((nll.astype(np.float64) - baseline).mean())
+        raise CellFailure(
+            "diverged",
+            f"{convention}: in float32, as its baseline, but {differences.mean():.2g} nats a token away from it "
+            f"({change:+.2g} on average), where rounding explains {ROUNDING:g}: it does not compute the same model",
+        )
 
 
 def make_visitor(args, plan, baseline: Baseline | None):

@@ -238,10 +238,11 @@ def serve(args, commands, answers) -> None:
             answer(COMMANDS[command.pop("do")](server, **command))
     except CellFailure as failure:
         answer({"status": failure.status, "reason": failure.reason})
+    except UserError:
+        raise
     except Exception as error:
         failure = shortage.of(error, VARIANTS[args.variant], args.artifact, args.device)
-        if failure is None:
-            raise
+        failure = failure or CellFailure("error", errors.described(error))
         answer({"status": failure.status, "reason": failure.reason})
 
 
