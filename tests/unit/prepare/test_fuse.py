@@ -7,7 +7,7 @@ from tests import tiny
 from workflow.tradeoff import files
 from workflow.tradeoff.engines import hf, onnx_shared
 from workflow.tradeoff.engines.onnx_graph import graph_proof
-from workflow.tradeoff.errors import UserError
+from workflow.tradeoff.errors import CellFailure
 from workflow.tradeoff.prepare import fuse
 from workflow.tradeoff.variants import VARIANTS
 
@@ -71,12 +71,12 @@ def test_the_stage_writes_a_manifest(model, tmp_path):
     assert set(manifest["files"]) == {"model.onnx", "model.onnx.data"}
 
 
-def test_another_architecture_is_refused_in_one_line(tmp_path):
+def test_another_architecture_is_refused_as_unsupported(tmp_path):
     from transformers import GPTNeoXConfig
 
     GPTNeoXConfig().save_pretrained(tmp_path)
     files.write_manifest(tmp_path, source={"source": "test"})
-    with pytest.raises(UserError, match="knows gpt2 and llama, not the gpt_neox"):
+    with pytest.raises(CellFailure, match="unsupported: this builder knows gpt2 and llama, not gpt_neox"):
         fuse.main(["--model-folder", str(tmp_path), "--output", str(tmp_path / "out")])
 
 
