@@ -1,5 +1,6 @@
 """What cannot be made is a failure on record, in the artifact's place; only a broken study stops the run."""
 
+import json
 import os
 import signal
 
@@ -67,7 +68,14 @@ def test_weights_that_are_no_numbers_are_not_blamed_on_the_export(model, tmp_pat
 
 def test_what_is_made_of_a_failure_has_its_reason(model, tmp_path):
     files.write_failure(tmp_path / "fp32-kv", CellFailure("unsupported", "export: no such layer"), {"step": "export"})
-    flags = ["--input", str(tmp_path / "fp32-kv"), "--precision", "int4", "--output", str(tmp_path / "int4-kv")]
+    flags = [
+        "--input",
+        str(tmp_path / "fp32-kv"),
+        "--recipe",
+        json.dumps({"quantizer": "dynamic", "bits": 8}),
+        "--output",
+        str(tmp_path / "int4-kv"),
+    ]
     prepare.main(["quantize", *flags])
     with pytest.raises(CellFailure, match="unsupported: export: no such layer"):
         files.made(tmp_path / "int4-kv")

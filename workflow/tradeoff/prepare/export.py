@@ -32,7 +32,11 @@ def trace(network, output: Path, cache: bool) -> None:
     off: the quantizers only see a head that has a matrix of its own, and on larger models the tying fails.
     """
     from optimum.exporters.onnx import onnx_export_from_model
+    from optimum.exporters.tasks import TasksManager
 
+    kind = network.config.model_type
+    if kind not in TasksManager.get_supported_model_type_for_task("text-generation", exporter="onnx"):
+        raise CellFailure("unsupported", f"optimum's ONNX exporter does not know the architecture {kind}")
     logging.getLogger("optimum").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module="torch.onnx")
