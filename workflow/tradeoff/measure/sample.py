@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer
 
-from workflow.tradeoff import engines, errors, variants
+from workflow.tradeoff import engines, errors, gguf_text, variants
 from workflow.tradeoff.engines.base import Engine
 from workflow.tradeoff.errors import CellFailure, UserError
 from workflow.tradeoff.measure import disturbance, memory, roofline, telemetry
@@ -35,6 +35,7 @@ PASSAGE = (
     "The harbour town had two clocks, and for as long as anyone could remember they had disagreed by four minutes. "
     "Ships left by one and shops closed by the other. When a new mayor wished to set them alike, a long debate began. "
 )
+BESIDE = ("manifest.json", gguf_text.KEPT)  # files of an artifact that no engine of it loads
 CALIBRATION = 256  # width of the matrices of the calibration loop
 GROWTH_TOKENS = 6  # of each generation that shows the cache's growth
 
@@ -205,7 +206,7 @@ class Server:
         args, engine, length = self.args, self.engine, load["prompt_tokens"] + load["new_tokens"]
         proof = engine.proof()
         held = {
-            "disk_bytes": sum(path.stat().st_size for path in args.artifact.iterdir() if path.name != "manifest.json"),
+            "disk_bytes": sum(path.stat().st_size for path in args.artifact.iterdir() if path.name not in BESIDE),
             "weight_bytes": sum(proof["weight_bytes"].values()),
             "cache_bytes": engine.cache_bytes(length),
             "cache_length": length,

@@ -9,29 +9,14 @@ from workflow.tradeoff import files
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.fetch import facts
 from workflow.tradeoff.fetch.sources import checkpoint
+from workflow.tradeoff.gguf_text import DIGITS, PROBE, SPLITS
 
-PROBE = "The capital of France is Paris.\n\n  12 kg × 3.5 = 42; don't!\tÉté, 東京, naïve 🙂\n"
 CONTROL, USER_DEFINED = 3, 4  # gguf's token types
-
-# What splits text before byte-level BPE, by the name in tokenizer.ggml.pre: the pattern in that model's tokenizer.json.
-# None: GPT-2's, which `tokenizers` has built in. DIGITS: each digit alone, then GPT-2's
-DIGITS = "digits"
-TIKTOKEN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}"
-    r"| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-SPLITS = {
-    "gpt-2": None,
-    "smollm": DIGITS,
-    "starcoder": DIGITS,
-    "llama-bpe": TIKTOKEN.format(digits=r"\p{N}{1,3}"),
-    "qwen2": TIKTOKEN.format(digits=r"\p{N}"),
-}
 
 
 def metadata(path: Path, what: str) -> dict:
     """The key-value pairs of a GGUF file; UserError when it is not one."""
-    from gguf import GGUFReader
+    from gguf import GGUFReader  # within ``read_once``, the one that transformers asks too
 
     try:
         return {key: field.contents() for key, field in GGUFReader(path).fields.items()}
@@ -46,8 +31,10 @@ def read_once() -> Iterator[None]:
     """Within, gguf reads a file, and lists an architecture's names, once: transformers asks 3 and 397 times."""
     import gguf
 
+    from workflow.tradeoff.gguf_reader import Reader
+
     before = gguf.GGUFReader, gguf.get_tensor_name_map
-    gguf.GGUFReader, gguf.get_tensor_name_map = map(functools.cache, before)
+    gguf.GGUFReader, gguf.get_tensor_name_map = map(functools.cache, (Reader, gguf.get_tensor_name_map))
     try:
         yield
     finally:
