@@ -127,3 +127,13 @@ def test_a_stage_knows_what_its_flags_define(own):
     parser.add_argument("--variant", choices=VARIANTS)
     assert parser.parse_args([*flags, "--variant", "int4-g128"]).variant == "int4-g128"
     assert VARIANTS["int4-g128"].recipe["block"] == 128
+
+
+def test_a_gguf_file_is_named_by_its_mix_and_has_the_bits_of_its_name():
+    names = ("gguf-f16", "gguf-q8_0", "gguf-q5_k_m", "gguf-q4_0", "gguf-source")
+    assert [(VARIANTS[name].artifact, VARIANTS[name].bits, VARIANTS[name].quantized) for name in names] == [
+        ("gguf-f16", 16, False), ("gguf-q8_0", 8, True), ("gguf-q5_k_m", 5, True), ("gguf-q4_0", 4, True),
+        ("gguf-source", 0, True),
+    ]  # fmt: skip
+    weighted = build("w", {"engine": "llamacpp", "recipe": {"quantizer": "gguf", "type": "q4_k_m", "imatrix": True}})
+    assert weighted.artifact == "gguf-q4_k_m-imatrix"

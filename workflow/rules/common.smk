@@ -157,6 +157,10 @@ def baseline_quality(wildcards):
     return [] if wildcards.variant == name else f"{RESULTS}/quality/{wildcards.model}/{name}.json"
 
 
+# the rule that makes what an engine loads, where it is one rule alone
+MADE_BY = {"fused": ("fuse",), "gguf": ("gguf",)}
+
+
 def benchmarks_so_far(wildcards):
     """Benchmark files of the jobs whose memory the appendix shows; these jobs are done, so the files are no inputs."""
     made = {(VARIANTS[variant].family, model, VARIANTS[variant].artifact) for model, variant in CELLS}
@@ -164,7 +168,7 @@ def benchmarks_so_far(wildcards):
     # a quantized file is made of the float32 one with the same kind of cache
     onnx |= {(model, exported(name)) for model, name in onnx}
     steps = [f"{'export' if name == exported(name) else 'quantize'}/{model}_{name}" for model, name in sorted(onnx)]
-    steps += sorted(f"fuse/{model}_{name}" for family, model, name in made if family == "fused")
+    steps += sorted(f"{verb}/{model}_{name}" for family, model, name in made for verb in MADE_BY.get(family, ()))
     steps += [f"measure/{model}_{variant}" for model, variant in CELLS]
     steps += [
         f"evaluate/{model}_{variant}" for model, variant in CELLS if config["models"][model]["source"] != "random"

@@ -82,7 +82,14 @@ rule fetch_corpus:
         CONTAINER
     params:
         code=code("fetch"),
-        source=json.dumps({key: value for key, value in config["corpus"].items() if key != "name"}, sort_keys=True),
+        source=lambda wildcards: json.dumps(
+            {
+                key: value
+                for key, value in config["calibration" if wildcards.corpus == "calibration" else "corpus"].items()
+                if key != "name"
+            },
+            sort_keys=True,
+        ),
     shell:
         """
         python -m workflow.tradeoff.fetch corpus \\

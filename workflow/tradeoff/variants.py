@@ -62,9 +62,12 @@ class Variant:
 
     @property
     def bits(self) -> int:
-        """Bits of a linear weight; 0 of a published checkpoint, whose files say them."""
+        """Bits of a linear weight; 0 of a file that someone published, which says them itself."""
         if self.quantizer == "none":
             return WIDTHS[PRECISIONS[self.recipe["dtype"]]]
+        if self.quantizer == "gguf":
+            named = re.search(r"\d+", str(self.recipe["type"]))
+            return int(named[0]) if named else 0
         return 0 if self.checkpoint else int(self.recipe.get("bits", 8))
 
     @property
@@ -88,7 +91,8 @@ class Variant:
             return f"checkpoint-{self.name}"
         if self.family == "model":
             return "model"
-        return f"{self.family}-{slug(self.recipe)}{'-kv' if self.cache else ''}"
+        past = "-kv" if self.cache and self.family != "gguf" else ""  # a GGUF file has no choice of a cache in it
+        return f"{self.family}-{slug(self.recipe)}{past}"
 
     def option(self, key, default=None):
         return self.options.get(key, default)
@@ -103,6 +107,8 @@ def slug(recipe: Mapping) -> str:
     """A recipe as part of a folder's name: its quantizer, then each setting that is not the default."""
     if recipe["quantizer"] == "none":
         return PRECISIONS[recipe["dtype"]]
+    if recipe["quantizer"] == "gguf":
+        return f"{recipe['type']}{'-imatrix' if recipe['imatrix'] else ''}"
     keys = schema()["quantizers"][recipe["quantizer"]]["properties"]
     told = [
         f"{key}.{value}".lower() for key, value in recipe.items() if key in keys and value != keys[key].get("default")

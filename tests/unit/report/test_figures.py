@@ -102,6 +102,6 @@ def test_labels_do_not_overlap_at_nine_variants_and_four_models(four):
 
 
 def test_every_variant_has_its_own_look():
-    looks = [(style.colour(name), style.MARKERS[VARIANTS[name].precision], style.hollow(name)) for name in VARIANTS]
+    looks = [(style.colour(name), style.marker(name)["marker"], style.hollow(name)) for name in VARIANTS]
     doubles = [name for name, look in zip(VARIANTS, looks, strict=True) if looks.count(look) > 1]
     assert not doubles

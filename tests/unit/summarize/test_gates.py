@@ -59,3 +59,16 @@ def test_environments_differ_by_what_is_compared_alone():
         "machine.cpu: Test CPU @ 2.0 GHz | B",
         "threads: 1 | 2",
     ]
+
+
+def test_an_engine_says_what_it_counts_as_quantized():
+    proof = {
+        "quantized_fraction": 0.2,
+        "counted": "of types of at most 6 bits (llama.cpp's mix comes to 8.1 bits a weight)",
+    }
+    reason = gates.not_quantized(VARIANTS["gguf-q6_k"], proof)
+    assert reason.startswith(
+        "only 20% of the linear weights are of types of at most 6 bits (llama.cpp's mix comes to 8.1"
+    )
+    assert gates.not_quantized(VARIANTS["gguf-q4_k_m"], {"quantized_fraction": 0.78}) is None
+    assert gates.not_quantized(VARIANTS["gguf-f16"], {"quantized_fraction": 0.0}) is None

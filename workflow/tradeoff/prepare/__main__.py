@@ -14,7 +14,7 @@ from workflow.tradeoff import errors, files
 from workflow.tradeoff.errors import CellFailure, UserError
 from workflow.tradeoff.run import fork, shortage
 
-VERBS = ("export", "quantize", "fuse")
+VERBS = ("export", "quantize", "fuse", "gguf")
 
 
 def main(argv: list[str]) -> None:

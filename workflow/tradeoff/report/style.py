@@ -28,8 +28,13 @@ COLOURS = {
     "onnx": "#009E73",
     "onnx-kv": "#CC79A7",
     "graph": "#E69F00",
+    "llamacpp": "#56B4E9",
 }
-MARKERS = {"fp32": "o", "fp16": "s", "bf16": "D", "int8": "^", "nf4": "v", "fp4": "<", "int4": "P"}
+MARKERS = {
+    "fp32": "o", "fp16": "s", "bf16": "D", "int8": "^", "nf4": "v", "fp4": "<", "int4": "P", "f16": "s", "q8_0": "^",
+    "q6_k": "h", "q5_k_m": "p", "q4_k_m": "P", "q4_0": "X",
+}  # fmt: skip
+OTHER = "*"  # a precision of a config's own, or of a file that someone published
 DASHES = {"fp32": "-", "fp16": (0, (6, 2)), "bf16": (0, (6, 2)), "int8": (0, (3, 2)), "int4": (0, (1, 1.5))}
 GREY = "#595959"
 PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # keeps lines out of words
@@ -58,8 +63,8 @@ plt.rcParams.update(PARAMETERS)
 
 def colour(variant: str) -> str:
     spec = VARIANTS[variant]
-    if spec.engine == "graph":
-        return COLOURS["graph"]
+    if spec.engine in ("graph", "llamacpp"):
+        return COLOURS[spec.engine]
     if spec.engine == "onnx":
         return COLOURS["onnx-kv" if spec.cache else "onnx"]
     return COLOURS["bnb" if spec.quantizer == "bitsandbytes" else "torch"]
@@ -75,7 +80,7 @@ def hollow(variant: str) -> bool:
 def marker(variant: str) -> dict:
     """Keywords of plot for a variant's marker."""
     face = "white" if hollow(variant) else colour(variant)
-    shape = MARKERS[VARIANTS[variant].precision]
+    shape = MARKERS.get(VARIANTS[variant].precision, OTHER)
     return {"marker": shape, "color": colour(variant), "markerfacecolor": face, "markersize": 6.5}
 
 

@@ -165,6 +165,10 @@ def check_meaning(config: dict) -> None:
     for name in config["evaluate"]["conventions"]:
         convention(name)
     _check_source("corpus", "corpus", config["corpus"])
+    if "calibration" in config:
+        _check_source("calibration", "corpus", config["calibration"])
+        if config["corpus"]["name"] == "calibration":
+            raise UserError("config key corpus.name: calibration is the name of the other text: give another")
     for name, scenario in config["decide"]["scenarios"].items():
         if scenario.get("min_parameters", 0) > scenario.get("max_parameters", math.inf):
             raise UserError(
@@ -180,6 +184,11 @@ def check_meaning(config: dict) -> None:
         for variant in variants:
             if variant not in VARIANTS:
                 raise UserError(f"config key {where}: no variant is called {variant}: {_suggest(variant, VARIANTS)}")
+        weighted = [variant for variant in variants if VARIANTS[variant].recipe.get("imatrix")]
+        if weighted and "calibration" not in config:
+            raise UserError(
+                f"config key calibration is missing: {weighted[0]} has an importance matrix made of that text"
+            )
         if baseline not in variants:
             where = f"models.{name}.baseline" if "baseline" in model else "baseline"
             raise UserError(f"config key {where}: {baseline} is not a variant of {name}: add it or name another")

@@ -26,6 +26,8 @@ LIBRARIES = (
     "onnxruntime",
     "onnxruntime-gpu",
     "onnx",
+    "xllamacpp",
+    "gguf",
     "numpy",
     "snakemake",
 )

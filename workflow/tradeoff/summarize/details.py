@@ -114,6 +114,7 @@ def proof(cells: Iterable[Cell]) -> pd.DataFrame:
                 "model": cell.model, "variant": cell.variant, "device": cell.speed["device"],
                 "linear_weights": found.get("linear_weights"), "linear_quantized": found.get("linear_quantized"),
                 "quantized_fraction": found.get("quantized_fraction"),
+                "bits_per_weight": found.get("bits_per_weight"),
                 "weight_bytes_by_dtype": _listed(found.get("weight_bytes")),
                 "parameters_by_place": _listed(found.get("parameters")),
                 "nodes_by_type": _listed(telling(found.get("executed") or found.get("nodes") or {})),

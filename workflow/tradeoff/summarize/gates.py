@@ -15,15 +15,18 @@ DELTA_NLL_MOST = 2.0  # nats a token: perplexity 7.4 times the baseline's
 
 
 def not_quantized(variant: Variant, proof: Mapping) -> str | None:
-    """A variant named after 8 or 4 bits whose linear weights are mostly stored otherwise."""
+    """A variant named after 8 or 4 bits whose linear weights are mostly stored otherwise.
+
+    What an engine counts as quantized it may say in ``proof``: ``counted``, words that follow "the linear weights are".
+    """
     if not variant.quantized:
         return None
-    fraction = proof.get("quantized_fraction")
+    fraction, counted = proof.get("quantized_fraction"), proof.get("counted") or f"{variant.bits}-bit"
     if fraction is None:
-        return f"nothing shows that the linear weights are {variant.bits}-bit: the proof has no quantized_fraction"
+        return f"nothing shows that the linear weights are {counted}: the proof has no quantized_fraction"
     if fraction >= QUANTIZED_LEAST:
         return None
-    return f"only {fraction:.0%} of the linear weights are {variant.bits}-bit"
+    return f"only {fraction:.0%} of the linear weights are {counted}"
 
 
 def fell_back(proof: Mapping, device: str) -> str | None:

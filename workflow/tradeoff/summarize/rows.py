@@ -41,6 +41,7 @@ def row(cell: Cell, baseline: Cell | None, convention: str | None, limits: Mappi
     reasons = [("" if part is speed else "accuracy: ") + part["reason"] for part in (speed, text) if part.get("reason")]
     reasons += [text["generated_reason"]] if text.get("generated_reason") else []
     if speed.get("status") in ("ok", "disturbed"):  # what is disturbed has memory and proof all the same
+        reasons += (speed.get("proof") or {}).get("remarks") or []
         line |= rows_speed.speed_columns(speed) if speed["status"] == "ok" else {}
         line |= rows_speed.memory_columns(speed, baseline) | rows_speed.proof_columns(cell)
     if text.get("conventions"):

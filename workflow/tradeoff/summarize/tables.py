@@ -23,13 +23,15 @@ def family(variant: str) -> str:
     spec = VARIANTS[variant]
     if spec.engine == "onnx":
         return "ONNX Runtime, KV cache" if spec.cache else "ONNX Runtime, no cache"
+    if spec.engine == "llamacpp":
+        return "llama.cpp"
     return "PyTorch" if spec.engine == "hf" else f"PyTorch, {spec.engine}"
 
 
 def within_family(variant: str) -> str:
     """A variant's column in a table by precision: its label without the words that name the family."""
     spec = VARIANTS[variant]
-    label = spec.label.removeprefix("ONNX KV Cache").removeprefix("ONNX").strip()
+    label = spec.label.removeprefix("ONNX KV Cache").removeprefix("ONNX").removeprefix("GGUF").strip()
     return label or spec.precision.upper()
 
 

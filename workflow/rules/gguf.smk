@@ -1,0 +1,53 @@
+"""Make the GGUF files that llama.cpp runs: converted, quantized by ggml, the first blocks checked against torch.
+
+INPUTS:
+    {results}/models/{model}/
+    the corpus and the calibration text, where errors are weighted by an importance matrix
+
+OUTPUTS:
+    {results}/artifacts/{model}/gguf-{type}/            model.gguf, of llama.cpp's types and mixes
+    {results}/artifacts/{model}/gguf-{type}-imatrix/
+    {results}/artifacts/{model}/gguf-source/            the file that the model was fetched as
+"""
+
+
+def weighting(wildcards):
+    """The texts that a recipe with an importance matrix needs."""
+    if not RECIPES[wildcards.recipe]["imatrix"]:
+        return {}
+    return {"calibration": f"{RESULTS}/corpus/calibration.json", "scored": f"{RESULTS}/corpus/{CORPUS}.json"}
+
+
+rule gguf:
+    input:
+        unpack(weighting),
+        model=f"{RESULTS}/models/{{model}}/manifest.json",
+    output:
+        f"{RESULTS}/artifacts/{{model}}/{{recipe}}/manifest.json",
+    log:
+        f"{RESULTS}/logs/gguf/{{model}}_{{recipe}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/gguf/{{model}}_{{recipe}}.tsv"
+    wildcard_constraints:
+        recipe="gguf-[a-z0-9_-]+",
+    container:
+        CONTAINER
+    params:
+        code=code("prepare.gguf"),
+        model=lambda wildcards, input: folder_of(input.model),
+        recipe=lambda wildcards: json.dumps(RECIPES[wildcards.recipe], sort_keys=True),
+        texts=lambda wildcards, input: [
+            part for key in ("calibration", "scored") if key in input.keys() for part in (f"--{key}", input[key])
+        ],
+        threads=THREADS,
+        folder=lambda wildcards, output: folder_of(output[0]),
+    shell:
+        """
+        python -m workflow.tradeoff.prepare gguf \\
+        --model-folder {params.model:q} \\
+        --recipe {params.recipe:q} \\
+        {params.texts:q} \\
+        --threads {params.threads} \\
+        --output {params.folder:q} \\
+        2> >(tee {log:q} >&2)
+        """
