@@ -1,6 +1,8 @@
 """The sampler over a driver that is a fake."""
 
 import os
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
@@ -91,8 +93,9 @@ class Driver:
 @pytest.mark.parametrize(
     ("listed", "busy", "expected"),
     [
-        ([os.getpid(), 7], {os.getpid(): 90, 7: 0}, 0),  # the partner, which waits
-        ([os.getpid(), 7, 8], {os.getpid(): 50, 8: 40}, 1),
+        ([os.getpid(), 1], {os.getpid(): 90, 1: 0}, 0),  # it is there, and idle
+        ([os.getpid(), 1], {os.getpid(): 50, 1: 40}, 1),
+        ([os.getpid(), 2**22 + 1], {2**22 + 1: 40}, 0),  # one that has ended
         ([3, 4], {3: 50, 4: 40}, None),  # a container's own process ids
         ([os.getpid()], None, None),
     ],
@@ -101,6 +104,17 @@ def test_who_the_others_are(listed, busy, expected):
     source = telemetry.Nvml.__new__(telemetry.Nvml)
     source.nvml, source.handle, source.since = Driver(listed, busy), None, 0
     assert source.others() == expected
+
+
+def test_the_partner_is_no_stranger():
+    sibling = subprocess.Popen(["sleep", "9"])
+    code = "from workflow.tradeoff.measure import telemetry; print(telemetry.stranger({}), telemetry.stranger(1))"
+    try:
+        done = subprocess.run([sys.executable, "-c", code.format(sibling.pid)], capture_output=True, text=True)
+    finally:
+        sibling.kill()
+        sibling.wait()
+    assert done.stdout.split() == ["False", "True"], done.stderr
 
 
 def test_the_cpu_has_none():

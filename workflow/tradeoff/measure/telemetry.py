@@ -4,6 +4,8 @@ import os
 import threading
 import time
 
+import psutil
+
 INTERVAL_S = 0.05
 # reasons, of nvml's clock event reasons, that make a sample worthless: heat, power supply and hardware slowdown.
 # The software power cap is left out: it is how a card of 70 W runs under load, and it is recorded.
@@ -50,13 +52,24 @@ class Nvml:
             used = self.nvml.nvmlDeviceGetProcessUtilization(self.handle, self.since)
         except self.nvml.NVMLError:  # no reading in so short a time, or none on this card
             return None
-        return len({entry.pid for entry in used if entry.smUtil > 0 and entry.pid != os.getpid()})
+        return sum(stranger(pid) for pid in {entry.pid for entry in used if entry.smUtil > 0})
 
     def free_bytes(self) -> int:
         return self.nvml.nvmlDeviceGetMemoryInfo(self.handle).free
 
     def close(self) -> None:
         self.nvml.nvmlShutdown()
+
+
+def stranger(pid: int) -> bool:
+    """Whether a process is neither this one nor a child of the same parent.
+
+    A reading of use reaches back a second, into the turn of the partner, or of one that has ended.
+    """
+    try:
+        return pid != os.getpid() and psutil.Process(pid).ppid() != os.getppid()
+    except psutil.NoSuchProcess:
+        return False
 
 
 def free_bytes(index: int = 0) -> int | None:
