@@ -33,7 +33,8 @@ rule gguf:
     container:
         CONTAINER
     params:
-        code=code("prepare.gguf"),
+        code=code("prepare", "prepare.gguf"),
+        libraries=LIBRARIES,
         model=lambda wildcards, input: folder_of(input.model),
         recipe=lambda wildcards: json.dumps(RECIPES[wildcards.recipe], sort_keys=True),
         texts=lambda wildcards, input: [

@@ -78,9 +78,9 @@ def test_the_proof_counts_the_file_and_names_the_build(pair):
     config = reference.network.config
     table = tiny.VOCAB * 64 * (not config.tie_word_embeddings) + getattr(config, "n_positions", 0) * 64
     assert proof["unread_bytes"] == 4 * table
-    linear = hf.torch_proof(reference.network, VARIANTS["torch-fp32"])["linear_weights"]
+    linear = reference.proof()["linear_weights"]
     assert (proof["linear_weights"], proof["quantized_fraction"], proof["bits_per_weight"]) == (linear, 1, 32)
-    assert engine.cache_bytes(10) == hf.cache_bytes(config, 4, 10)
+    assert engine.cache_bytes(10) == reference.cache_bytes(10)
     assert proof["engine"]["build"] == 11549 and {"avx", "neon"} & set(proof["engine"]["features"])
 
 

@@ -21,7 +21,7 @@ from tests import tiny
 from workflow.tradeoff import files
 from workflow.tradeoff.engines import hf, llamacpp
 from workflow.tradeoff.engines.llamacpp_proof import file_proof
-from workflow.tradeoff.errors import UserError
+from workflow.tradeoff.errors import CellFailure, UserError
 from workflow.tradeoff.gguf_reader import Reader
 from workflow.tradeoff.prepare import gguf, gguf_convert, gguf_mix, importance
 from workflow.tradeoff.variants import VARIANTS
@@ -69,9 +69,7 @@ def test_every_family_is_torchs_to_rounding(name, tmp_path):
 
 def test_a_conversion_that_is_not_the_model_is_refused(model, tmp_path, monkeypatch):
     monkeypatch.setattr(gguf_convert, "matrix", lambda tensor, *_: tensor.float())  # no turning of rotated pairs
-    with pytest.raises(
-        UserError, match=r"GGUF conversion of wide differs from torch by .* leave its gguf variants out"
-    ):
+    with pytest.raises(CellFailure, match="diverged: the float32 GGUF file does not compute what the model does"):
         made(model, tmp_path / "out", "q8_0")
     assert not (tmp_path / "out").exists()
 
@@ -80,12 +78,12 @@ def test_what_is_not_written_here_is_refused(tmp_path):
     folder = tiny.build(tmp_path / "model", "llama")
     described = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(described | {"model_type": "phi", "architectures": None}))
-    with pytest.raises(UserError, match="is a phi, and GGUF files are made here of llama, mistral"):
+    with pytest.raises(CellFailure, match="is a phi, and GGUF files are made here of llama, mistral"):
         gguf_convert.write(folder, tmp_path / "a.gguf", "q8_0", threads=1)
     config = MistralConfig(**SMALL, sliding_window=64)
-    with pytest.raises(UserError, match="attends to a sliding window"):
+    with pytest.raises(CellFailure, match="attends to a sliding window"):
         gguf_convert.architecture(config, "m")
-    with pytest.raises(UserError, match="type 'yarn' are not written"):
+    with pytest.raises(CellFailure, match="type 'yarn' are not written"):
         gguf_convert.rope_factors(LlamaConfig(**SMALL, rope_scaling={"rope_type": "yarn", "factor": 4.0}))
 
 
@@ -227,7 +225,7 @@ def test_the_file_as_it_came_is_kept_and_its_vocabulary_taken_over(tmp_path):
 
 
 def test_a_model_without_a_file_of_its_own_has_none_to_keep(model, tmp_path):
-    with pytest.raises(UserError, match="was not fetched as a GGUF file: leave its variant gguf-source out"):
+    with pytest.raises(CellFailure, match="not_applicable: wide was not fetched as a GGUF file"):
         made(model, tmp_path / "out", "source")
 
 

@@ -53,5 +53,7 @@ class Engine(Protocol):
         cache: whether past keys and values are used.
         Torch engines add ``parameters`` {"dtype@device": count}; ONNX adds ``nodes`` {op type: count},
         ``providers`` {provider: nodes}, ``heavy_elsewhere`` (op types of matrix products that run on a
-        provider other than the one asked for) and ``memcpy`` (nodes).
+        provider other than the one asked for) and ``memcpy`` (nodes). An engine may add ``counted``, what
+        ``linear_quantized`` counts where it is not the variant's bits, as words after "the linear weights are", and
+        ``remarks``, sentences that stand beside the cell's figures.
         """

@@ -19,11 +19,12 @@ import transformers
 from workflow.tradeoff import errors, files, gguf_text
 from workflow.tradeoff.engines.llamacpp import FILE, LlamaEngine
 from workflow.tradeoff.engines.llamacpp_proof import file_proof
-from workflow.tradeoff.errors import UserError
+from workflow.tradeoff.errors import CellFailure
 from workflow.tradeoff.prepare import gguf_convert, importance
 
 CHECKED_BLOCKS = 2  # blocks of a model that are held against torch: each kind of tensor is in them
-PROBE_TOKENS = 24
+PROBE_TOKENS = 1024  # a rotation that is wrong shows far from the beginning
+COMPARED = 24  # the last of them, whose logits are compared
 TOLERANCE = 1e-3  # of the logits' own spread: what float32 in another order can explain
 
 
@@ -31,7 +32,7 @@ def check(model: Path, threads: int, scratch: Path) -> dict:
     """Compare the model's first blocks in float32, torch and llama.cpp; ``relative_difference``, ``same_top``.
 
     relative_difference: root of the mean squared difference of the logits, over their standard deviation.
-    Raises UserError when they differ by more than rounding.
+    Raises CellFailure when they differ by more than rounding.
     """
     config = gguf_convert.blocks(gguf_convert.read_config(model), CHECKED_BLOCKS)
     file = scratch / "blocks.gguf"
@@ -39,20 +40,22 @@ def check(model: Path, threads: int, scratch: Path) -> dict:
     network = transformers.AutoModelForCausalLM.from_pretrained(
         model, config=config, dtype=torch.float32, local_files_only=True, trust_remote_code=False
     ).eval()
-    ids = (torch.arange(PROBE_TOKENS)[None] * 7919 + 1) % config.vocab_size
+    length = min(PROBE_TOKENS, config.max_position_embeddings)
+    ids = (torch.arange(length)[None] * 7919 + 1) % config.vocab_size
     with torch.inference_mode():
-        expected = network(ids, use_cache=False).logits
-    got = LlamaEngine(file, 32, "cpu", threads, 0, exact=True).score(ids)
+        expected = network(ids, use_cache=False, logits_to_keep=COMPARED).logits
+    got = LlamaEngine(file, 32, "cpu", threads, 0, exact=True).score(ids, first=length - expected.shape[1])
     found = {
         "blocks": config.num_hidden_layers,
-        "tokens": PROBE_TOKENS,
+        "tokens": length,
         "relative_difference": ((got - expected).square().mean().sqrt() / expected.std()).item(),
         "same_top": (got.argmax(-1) == expected.argmax(-1)).float().mean().item(),
     }
     if not found["relative_difference"] <= TOLERANCE:
-        raise UserError(
-            f"the GGUF conversion of {model.name} differs from torch by {found['relative_difference']:.2g} of the "
-            f"spread of its logits (at most {TOLERANCE} is rounding): leave its gguf variants out"
+        raise CellFailure(
+            "diverged",
+            f"the float32 GGUF file does not compute what the model does: its logits differ by "
+            f"{found['relative_difference']:.2g} of their spread, and rounding explains {TOLERANCE}",
         )
     return found
 
@@ -75,7 +78,7 @@ def keep(model: Path, folder: Path) -> dict:
     """The model's own GGUF file, by a hard link where the file system has them."""
     source = model / gguf_text.KEPT
     if not source.is_file():
-        raise UserError(f"{model.name} was not fetched as a GGUF file: leave its variant gguf-source out")
+        raise CellFailure("not_applicable", f"{model.name} was not fetched as a GGUF file, so it has none to keep")
     try:
         os.link(source, folder / FILE)
     except OSError:
@@ -95,7 +98,7 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     transformers.logging.set_verbosity_error()  # the check leaves most of a model's blocks out on purpose
-    manifest = files.read_manifest(args.model_folder)
+    manifest = files.made(args.model_folder)
     mix = args.recipe["type"]
     weighting = importance.read(args.calibration, args.scored) if args.recipe["imatrix"] else None
     with files.atomic_folder(args.output) as folder:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig
 
 from workflow.tradeoff.engines import llamacpp_library as library
-from workflow.tradeoff.errors import UserError
+from workflow.tradeoff.errors import CellFailure
 from workflow.tradeoff.prepare import gguf_mix, gguf_vocabulary
 
 # transformers' model_type: llama.cpp's architecture
@@ -42,7 +42,7 @@ def write(
     """Write ``model`` (a folder of transformers) as ``target`` in ``mix``; what a manifest should say of it.
 
     config: in place of the model's own, to write its first blocks alone. importance: mean squared input of each
-    column of a matrix, by GGUF name. Raises UserError for an architecture that is not written here.
+    column of a matrix, by GGUF name. Raises CellFailure for an architecture that is not written here.
     """
     config = config or read_config(model)
     arch = architecture(config, model.name)
@@ -88,15 +88,16 @@ def write(
 def architecture(config, what: str) -> str:
     arch = ARCHITECTURES.get(config.model_type)
     if arch is None:
-        raise UserError(
-            f"{what} is a {config.model_type}, and GGUF files are made here of {', '.join(ARCHITECTURES)}: leave its "
-            "gguf variants out, or take a .gguf file as its source and the variant gguf-source"
+        raise CellFailure(
+            "unsupported",
+            f"{what} is a {config.model_type}, and GGUF files are made here of {', '.join(ARCHITECTURES)} alone; "
+            "gguf-source runs a .gguf file of any architecture that llama.cpp knows",
         )
     windowed = getattr(config, "use_sliding_window", config.model_type == "mistral")
     if windowed and (getattr(config, "sliding_window", None) or config.max_position_embeddings) < (
         config.max_position_embeddings
     ):
-        raise UserError(f"{what} attends to a sliding window, which is not written here: leave its gguf variants out")
+        raise CellFailure("unsupported", f"{what} attends to a sliding window, which is not written to GGUF here")
     return arch
 
 
@@ -124,7 +125,7 @@ def gguf_name(key: str, arch: str, config) -> str | None:
             return found
     if any(part.isdigit() and int(part) >= config.num_hidden_layers for part in key.split(".")):
         return None
-    raise UserError(f"GGUF has no name for the tensor {key} of a {config.model_type}: leave its gguf variants out")
+    raise CellFailure("unsupported", f"GGUF has no name for the tensor {key} of a {config.model_type}")
 
 
 def _turned(key: str, arch: str) -> bool:
@@ -213,9 +214,8 @@ def rope_factors(config) -> dict[str, torch.Tensor]:
     if scaling["rope_type"] in ("default", "linear"):
         return {}
     if scaling["rope_type"] != "llama3":
-        raise UserError(
-            f"rotary embeddings of the type {scaling['rope_type']!r} are not written to GGUF here: leave the model's "
-            "gguf variants out, or take a .gguf file as its source and the variant gguf-source"
+        raise CellFailure(
+            "unsupported", f"rotary embeddings of the type {scaling['rope_type']!r} are not written to GGUF here"
         )
     stretched, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
     plain = 1.0 / theta ** (torch.arange(0, 2 * len(stretched), 2).float() / (2 * len(stretched)))
