@@ -27,6 +27,7 @@ from workflow.tradeoff import precision, samples, stats
 from workflow.tradeoff.measure import pairs, sample
 from workflow.tradeoff.measure.process import Process, Runner
 from workflow.tradeoff.run import config as study_config
+from workflow.tradeoff.run import environment
 
 VARIANT = "torch-fp32"
 NEIGHBOURS = {  # seconds of work of a process of one thread, and of rest after them
@@ -145,11 +146,16 @@ def idle(args) -> None:
                         speeds[beside] = rate(process, load)
                 else:
                     speeds[beside] = rate(process, load)
-            append(args.output, {"idle": math.log(speeds[True] / speeds[False]), "model": args.model.name})
+            if all(speeds.values()):
+                ratio = math.log(speeds[True] / speeds[False])
+                append(args.output, {"idle": ratio, "model": args.model.name, "load": os.getloadavg()[0]})
 
 
-def rate(process: Process, load: dict, turns: int = 3) -> float:
-    return float(np.median([samples.decode_rate(process.ask("turn", load=load)) for _ in range(turns)]))
+def rate(process: Process, load: dict, turns: int = 5) -> float | None:
+    """Median decode speed of the turns that nobody disturbed; None where there is none."""
+    taken = [process.ask("turn", load=load) for _ in range(turns)]
+    clean = [samples.decode_rate(turn) for turn in taken if not pairs.spoiled(turn, planned().lost_share)]
+    return float(np.median(clean)) if clean else None
 
 
 def read(path: Path) -> list[dict]:
@@ -176,6 +182,14 @@ def table(entries: list[dict]) -> str:
         words = [kind, f"{plant:g}%", len(own), *counts, width, f"{seconds:.1f}"]
         lines.append(f"| {' | '.join(map(str, words))} |")
     return "\n".join(lines)
+
+
+def facts(entries: list[dict]) -> str:
+    """On what machine state, in words."""
+    loads = [entry["load"] for entry in entries if "verdict" in entry]
+    names = ", ".join(sorted({entry["model"] for entry in entries}))
+    cpu = f"{environment.collect('cpu', 2)['machine']['cpu']}, {os.cpu_count()} cores"
+    return f"Model {names}; {cpu}; load average before a run: median {np.median(loads):.1f}, at most {max(loads):.1f}."
 
 
 def waiting(entries: list[dict]) -> str:
@@ -224,19 +238,16 @@ def figure(entries: list[dict], path: Path) -> None:
 
 def show(args) -> None:
     entries = read(args.input)
-    words = {"table": table(entries), "idle": waiting(entries), "widths": widths(args.cells)}
+    words = {"table": table(entries), "facts": facts(entries), "idle": waiting(entries), "widths": widths(args.cells)}
     for name, text in words.items():
         print(f"{name}: {text}")
     if args.docs is None:
         return
     figure(entries, args.docs / "power.svg")
-    page = args.docs / "power.md"
-    text = page.read_text()
+    text = Path(__file__).with_suffix(".md").read_text()
     for name, value in words.items():
-        opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
-        before, _, rest = text.partition(opening)
-        text = f"{before}{opening}\n{value}\n{closing}{rest.partition(closing)[2]}"
-    page.write_text(text)
+        text = text.replace(f"{{{name}}}", value)
+    (args.docs / "power.md").write_text(text)
 
 
 def main() -> None:
