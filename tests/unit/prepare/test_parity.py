@@ -1,0 +1,86 @@
+"""An export is held against torch over the lengths that a study scores, whole and through its cache."""
+
+import pytest
+import torch
+
+from tests import tiny
+from workflow.tradeoff import files
+from workflow.tradeoff.errors import CellFailure
+from workflow.tradeoff.prepare import export, parity
+
+
+def made(tmp_path, kind, longest, *flags, **settings):
+    config = tiny.config(kind, context=128)
+    for name, value in settings.items():
+        setattr(config, name, value)
+    model = tiny.build(tmp_path / "model", kind, settings=config, trained=kind == "llama")
+    files.write_manifest(model, source={})
+    output = tmp_path / "onnx"
+    flags = ["--model-folder", str(model), "--threads", "1", "--longest", str(longest), "--output", str(output), *flags]
+    export.main(flags)
+    return files.read_manifest(output)["parity"]
+
+
+@pytest.mark.parametrize(
+    ("longest", "context", "expected"),
+    [(512, 2048, [16, 128, 512]), (2048, 512, [16, 128, 512]), (64, 24, [16, 24]), (32, 8, [8]), (0, 4096, [16])],
+)
+def test_lengths_reach_from_short_to_the_longest_that_fits(longest, context, expected):
+    assert parity.lengths(longest, context) == expected
+
+
+# rotations that are others beyond 32 tokens, as Phi-3's and Llama 3's long contexts have; a recording has the short ones
+LONG = {
+    "original_max_position_embeddings": 32,
+    "rope_scaling": {
+        "rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [6.0] * 8, "factor": 4.0,
+        "original_max_position_embeddings": 32,
+    },
+}  # fmt: skip
+
+
+def test_what_changes_with_length_is_seen_at_that_length_alone(tmp_path):
+    short = made(tmp_path / "short", "llama", 16, "--cache", **LONG)
+    assert short["max_abs_difference"] < 1e-4 and {entry["tokens"] for entry in short["lengths"]} == {16}
+    with pytest.raises(CellFailure, match=r"diverged: .* does not compute what the model does: .* at 128 \(whole\)"):
+        made(tmp_path / "long", "llama", 128, "--cache", **LONG)
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "falcon", "bigcode"])
+def test_soft_caps_and_shared_keys_pass_whole_and_cached(tmp_path, kind):
+    found = made(tmp_path, kind, 128, "--cache")
+    # float32 sums in another order; tiny models differ by some 1e-7
+    assert found["max_abs_difference"] < 1e-5 and found["same_top"] == 1 and found["greedy_agrees"]
+    assert [(entry["tokens"], entry["way"]) for entry in found["lengths"]] == [
+        (tokens, way) for tokens in (16, 32, 128) for way in ("whole", "cached")
+    ]
+
+
+class Engine:
+    """Logits by a table, and a cache of which the fault depends."""
+
+    past, context = {"past": None}, 64
+
+    def __init__(self, fault=0.0, beyond=0):
+        self.fault, self.beyond = fault, beyond
+
+    def score(self, ids):
+        return torch.nn.functional.one_hot(ids, 50).float()
+
+    def run(self, ids, cache, length):
+        logits = self.score(ids)
+        return (logits + self.fault if length > self.beyond else logits), cache
+
+
+@pytest.mark.parametrize(("fault", "beyond", "wrong"), [(0.0, 0, []), (0.5, 40, [64]), (0.5, 0, [16, 64])])
+def test_a_cache_that_goes_wrong_further_on_is_seen(fault, beyond, wrong):
+    engine = Engine(fault, beyond)
+    cases = []
+    for length in parity.lengths(64, 64):
+        ids = parity.probe(length, 50)
+        cases.append(parity.Expected(ids, torch.arange(length), engine.score(ids)[0]))
+    found = parity.compare(engine, cases)
+    assert [entry["tokens"] for entry in found if entry["max_abs_difference"] > parity.TOLERANCE] == wrong
+    if wrong:
+        with pytest.raises(CellFailure, match=r"\(cached\)"):
+            export.check({"lengths": found})
