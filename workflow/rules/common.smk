@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -61,6 +62,11 @@ CORPUS = config["corpus"]["name"]
 DEVICE = study_config.device(config)
 THREADS = config["threads"] or os.cpu_count()
 ALL_CORES = workflow.resource_settings.cores or THREADS
+try:
+    running.check_place(Path(workflow.basedir), Path(RESULTS))
+except UserError as error:
+    sys.exit(f"error: {error}")
+
 CARD = {"gpu": 1} if DEVICE == "cuda" else {}  # what a rule that uses the device asks for
 CELLS = [(model, variant) for model in MODELS for variant in study_config.cells(config, model)[0]]
 
@@ -192,7 +198,10 @@ def shown(path, name, kind):
 
 
 def command():
-    """The command line that makes this study again."""
+    """The command line that makes this study again: a shell takes it as it stands."""
+    words = ["snakemake", "--cores", "1", *(["--use-singularity"] if IN_CONTAINER else [])]
+    # one flag: of two, Snakemake takes the last
     paths = [os.path.relpath(path) for path in workflow.config_settings.configfiles]
-    files = "".join(f" --configfile {path}" for path in paths)
-    return f"snakemake --cores 1{' --use-singularity' if IN_CONTAINER else ''}{files}"
+    given = [f"{key}={value}" for key, value in workflow.config_settings.config.items()]
+    words += [*(["--configfile", *paths] if paths else []), *(["--config", *given] if given else [])]
+    return shlex.join(words)

@@ -7,6 +7,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+NO_TEMPORARY = "No usable temporary directory"  # tempfile's words
+
 
 class UserError(Exception):
     """A broken study: the message is one line, names the key or file, and says what to do."""
@@ -53,8 +55,9 @@ def described(error: BaseException) -> str:
 
 
 def full_disk(error: BaseException) -> bool:
-    """Whether ``error`` is a full disk, which is no cell's fault: it ends the run."""
-    return isinstance(error, OSError) and error.errno == errno.ENOSPC
+    """Whether ``error`` is a full disk or temporary folder, which is no cell's fault: it ends the run."""
+    full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    return full or (isinstance(error, FileNotFoundError) and NO_TEMPORARY in str(error))
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
@@ -85,4 +88,6 @@ def guard(main, argv: list[str]) -> None:
     except OSError as error:
         if not full_disk(error):
             raise
+        if NO_TEMPORARY in str(error):
+            sys.exit("error: no temporary folder can be written: free some of /tmp, or name another by TMPDIR")
         sys.exit(f"error: the disk is full, seen when writing {error.filename or 'a file'}: free some and run again")

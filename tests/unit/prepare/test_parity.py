@@ -29,7 +29,7 @@ def test_lengths_reach_from_short_to_the_longest_that_fits(longest, context, exp
     assert parity.lengths(longest, context) == expected
 
 
-# rotations that are others beyond 32 tokens, as Phi-3's and Llama 3's long contexts have; a recording has the short ones
+# other rotations beyond 32 tokens, as the long contexts of Phi-3 have; a recording has the short ones
 LONG = {
     "original_max_position_embeddings": 32,
     "rope_scaling": {

@@ -21,6 +21,21 @@ STAGES = "workflow.tradeoff."
 WITH_VERBS = ("fetch", "prepare")  # what such a stage does stands in the word behind its name
 
 
+def check_place(checkout: Path, results: Path) -> None:
+    """Raise UserError unless this runs in the checkout and ``results``, below it, can be written."""
+    here = Path.cwd()
+    if here.resolve() != checkout.resolve():
+        raise UserError(
+            f"this runs in {here}, and the rules run in the checkout, {checkout}: leave --directory out, or link "
+            "results/ to a folder elsewhere"
+        )
+    folder = here / results
+    while not folder.exists() and not folder.is_symlink():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"{folder} is no folder that can be written: make it one, or link results/ to one elsewhere")
+
+
 def hold(lock: Path, folder: Path) -> TextIO:
     """Lock ``folder`` until the file that is returned is closed, and wait until no stage of a killed run writes in it.
 
