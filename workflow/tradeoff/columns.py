@@ -15,6 +15,8 @@ GROUPS: dict[str, dict[str, str]] = {
         "study": "Name of the study: the folder under results/.",
         "model": "The checkpoint.",
         "variant": "The way it was run: engine, precision, and what is special about its cache.",
+        "deployable": "yes, or no for a reference: a way to run a model that nobody can serve. It is shown for "
+        "comparison and never recommended.",
         "baseline": "The variant that this one is compared with. A ratio is never taken against another model.",
         "status": "ok, or why there is no figure: out_of_memory, unsupported, error (it could not run); not_quantized, "
         "fell_back, diverged (it ran, but not as its name says, so no speed is claimed); disturbed (others took the "

@@ -94,6 +94,25 @@ class Variant:
         past = "-kv" if self.cache and self.family != "gguf" else ""  # a GGUF file has no choice of a cache in it
         return f"{self.family}-{slug(self.recipe)}{past}"
 
+    @property
+    def reference(self) -> str:
+        """Why nobody deploys it: it stands beside the others for comparison. Empty for what can be deployed."""
+        engine = schema()["engines"][self.engine]
+        reasons = [engine.get("reference", "")]
+        reasons += [engine["options"][key].get("reference", {}).get(value, "") for key, value in self.options.items()]
+        return "; ".join(filter(None, reasons))
+
+    @property
+    def deploy(self) -> str:
+        """The way it is served, a template of ``report/deploy/``: transformers, onnxruntime; empty for a reference."""
+        return "" if self.reference else schema()["engines"][self.engine]["deploy"]
+
+    @property
+    def words(self) -> str:
+        """What runs, for people who do not know its name: ``ONNX Runtime, 4-bit weights``."""
+        weights = f"{self.bits}-bit weights" if self.bits else "weights as published"
+        return f"{schema()['engines'][self.engine]['title']}, {weights}"
+
     def option(self, key, default=None):
         return self.options.get(key, default)
 

@@ -89,7 +89,7 @@ def hardware(rows: Sequence[Mapping], machine: str) -> list[dict]:
     """What to take and what to avoid on the measured machine; elsewhere nothing was measured."""
     table = []
     for model, own in by_model(rows).items():
-        usable = [row for row in own if not scenarios.refusal(row, Scenario("any"))]
+        usable = [row for row in own if not scenarios.refusal(row, Scenario("any", "memory"))]
         if not usable:
             table.append({"hardware": machine, "model": model, "advice": "No cell gave a figure."})
             continue
@@ -150,7 +150,7 @@ def cost_benefit(rows: Sequence[Mapping], resources: pd.DataFrame) -> list[dict]
         groups.setdefault(spec.precision.upper() + ("" if spec.cache else ", no KV cache"), []).append(row)
     table = []
     for name, own in groups.items():
-        judged = [(row, scenarios.refusal(row, Scenario("any"))) for row in own]
+        judged = [(row, scenarios.without_figures(row)) for row in own]
         usable = [row for row, why in judged if why is None]
         refused = [(row, why.limit) for row, why in judged if why is not None]
         table.append(

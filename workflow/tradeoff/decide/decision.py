@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from workflow.tradeoff.decide import advice, scenarios
+from workflow.tradeoff.decide import advice, headline, scenarios
 from workflow.tradeoff.decide.pareto import front
 from workflow.tradeoff.decide.scenarios import Scenario, answer
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.files import atomic_file, write_json
-from workflow.tradeoff.words import OBJECTIVES, number
+from workflow.tradeoff.variants import VARIANTS
+from workflow.tradeoff.words import OBJECTIVES
 
 # the study's four
 DEFAULT_SCENARIOS = {
@@ -46,6 +47,8 @@ def read(tables: Path) -> tuple[list[dict], pd.DataFrame]:
         {name: (None if name in words and pd.isna(value) else value) for name, value in row.items()}
         for row in summary.to_dict("records")
     ]
+    for row in rows:  # tables of an older run do not say
+        row.setdefault("deployable", "no" if VARIANTS[row["variant"]].reference else "yes")
     resources = tables / "resources.csv"
     empty = pd.DataFrame(columns=["rule", "of", "s"])
     return rows, pd.read_csv(resources) if resources.is_file() else empty
@@ -83,7 +86,7 @@ def decide(
     ]
     names = [scenario.name for scenario in asked]
     where = machine(rows, environment or {})
-    usable = [[row for row in own if not scenarios.refusal(row, Scenario("any"))] for own in groups.values()]
+    usable = [[row for row in own if not scenarios.without_figures(row)] for own in groups.values()]
     found = {
         "machine": where,
         "pareto": [line for own in usable if own for line in front(own)],
@@ -100,47 +103,7 @@ def decide(
             if row["status"] != "ok"
         ],
     }
-    return {"answer": short_answer(rows, answers, found, where), **found}
-
-
-def short_answer(rows: Sequence[Mapping], answers: Sequence[Mapping], found: Mapping, where: str) -> list[str]:
-    """The answer in five lines, one topic each; of several models the lines name each, with one figure."""
-    baselines = " or ".join(dict.fromkeys(row["baseline"] for row in rows))
-    lines = [
-        f"Measured on {where}: {len(rows)} cells, {len(rows) - len(found['failed'])} with figures. × is decode speed "
-        f"against the same model's {baselines}."
-    ]
-    wanted = {"balanced": "Deploy", "speed-critical": "For speed", "memory-constrained": "For memory"}
-    present = [entry["scenario"] for entry in answers]
-    chosen = [name for name in wanted if name in present] or list(dict.fromkeys(present))[:3]
-    for name in chosen:
-        own = [entry for entry in answers if entry["scenario"] == name]
-        text = "; ".join(entry["cell"] for entry in own) if len(own) > 1 else brief(own[0])
-        limits = f"; limits: {own[0]['limits']}" if own[0]["limits"] != "none" else ""
-        lines.append(f"{wanted.get(name, name)} ({OBJECTIVES[own[0]['objective']]}{limits}): {text}.")
-    slow = [row for row in rows if row["status"] == "ok" and row["speed_verdict"] == "slower"]
-    failed: dict[str, list[Mapping]] = {}
-    for entry in found["failed"]:
-        failed.setdefault(entry["status"].replace("_", " "), []).append(entry)
-    several = len({row["model"] for row in rows}) > 1
-    without = "; ".join(f"{status}: {_names(cells, several)}" for status, cells in failed.items())
-    lines.append(f"Slower than the baseline: {_names(slow, several)}. Without a figure: {without or 'none'}.")
-    return lines
-
-
-def _names(cells: Sequence[Mapping], several: bool) -> str:
-    """Cells by their variants, with their models where there are several."""
-    return advice.by_variant(cells) if several else ", ".join(cell["variant"] for cell in cells) or "none"
-
-
-def brief(entry: Mapping) -> str:
-    """A scenario's answer for the only model: its three figures without intervals, which the table has."""
-    if entry["winner"] is None:
-        return entry["cell"]
-    speed = f"{number(entry['decode_tokens_per_s'])} tokens/s, {entry['speed']}, {number(entry['memory_mb'])} MB"
-    change = "" if entry["degradation_pct"] is None else f", perplexity {entry['degradation_pct']:+.2f}%"
-    mind = f"; mind that {entry['mind']}" if entry["mind"] else ""
-    return f"{entry['model']}/{entry['winner']} ({speed}{change}{scenarios.rival(entry)}{mind})"
+    return {"answer": headline.lines(rows, answers, found["failed"], where), **found}
 
 
 def clean(data):

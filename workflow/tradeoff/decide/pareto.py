@@ -51,24 +51,24 @@ def front(rows: Sequence[Mapping]) -> list[dict]:
     """For each row of one model: on_front, dominated_by, and by which others it is beaten but for the noise.
 
     rows: summary rows of the cells that may be compared. A model whose text was never scored (random weights) is
-    judged by speed and memory alone.
+    judged by speed and memory alone. A reference that nobody serves beats nobody, and stands beside the front.
     """
     scored = any(not math.isnan(row["delta_nll"]) for row in rows)
     criteria = CRITERIA if scored else CRITERIA[:2]
     rows = [row for row in rows if all(not math.isnan(row[column]) for column, _ in criteria)]
     found = []
     for row in rows:
-        by = [other["variant"] for other in rows if other is not row and dominates(other, row, criteria)]
+        rivals = [other for other in rows if other is not row and other.get("deployable") != "no"]
+        by = [other["variant"] for other in rivals if dominates(other, row, criteria)]
         nearly = [
-            other["variant"]
-            for other in rows
-            if other is not row and other["variant"] not in by and seems_better(other, row, criteria)
+            other["variant"] for other in rivals if other["variant"] not in by and seems_better(other, row, criteria)
         ]
+        reference = row.get("deployable") == "no"
         found.append(
             {
                 "model": row["model"],
                 "variant": row["variant"],
-                "on_front": "no" if by else "yes",
+                "on_front": "reference" if reference else "no" if by else "yes",
                 "dominated_by": ", ".join(by) or None,
                 "beaten_but_for_noise_by": ", ".join(nearly) or None,
                 "criteria": ", ".join(column for column, _ in criteria),

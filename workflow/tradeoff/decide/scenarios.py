@@ -1,15 +1,18 @@
 """Scenarios: which variant of a model meets a set of limits, and which of those is best.
 
-A limit is held against the unfavourable end of the 95% interval, so that "at most 5%" holds at 95% confidence.
+A limit is held against the unfavourable end of the 95% interval, so that "at most 5%" holds at 95% confidence. What
+nobody can serve is a reference and never the answer; what is slower than the baseline is one only where memory was
+asked for. Of a model whose text was never scored (random weights), accuracy stays open: limits on it refuse nobody.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from workflow.tradeoff.decide.pareto import NEGLIGIBLE
 from workflow.tradeoff.decide.phrases import cite, figures, short
 from workflow.tradeoff.errors import UserError
+from workflow.tradeoff.variants import VARIANTS
 from workflow.tradeoff.words import OBJECTIVES, number
 
 LEVEL = 5e-5  # two merits whose ratio is closer to 1 are one
@@ -34,10 +37,17 @@ class Scenario:
         said = [
             (self.max_memory_gb, f"{self.memory_words()} ≤ {self.max_memory_gb} GB"),
             (self.min_tokens_per_s, f"≥ {self.min_tokens_per_s} tokens/s"),
-            (self.max_degradation_pct, f"degradation ≤ {self.max_degradation_pct}%"),
+            (self.max_degradation_pct, f"perplexity at most {self.max_degradation_pct}% worse"),
             (self.undetectable or None, "no detectable change of accuracy"),
         ]
         return ", ".join(text for value, text in said if value is not None) or "none"
+
+    def asks_memory(self) -> bool:
+        return self.objective == "memory" or self.max_memory_gb is not None
+
+    def without_accuracy(self) -> "Scenario":
+        """The same question where nothing is known of accuracy."""
+        return replace(self, max_degradation_pct=None, undetectable=False)
 
     def memory_words(self) -> str:
         return "peak memory" if self.memory == "peak" else "weights and cache"
@@ -87,6 +97,20 @@ class Refusal:
 
 def refusal(row: Mapping, scenario: Scenario) -> Refusal | None:
     """Why a cell cannot be the answer, or None."""
+    if why := without_figures(row):
+        return why
+    if row.get("deployable") == "no":
+        why = VARIANTS[row["variant"]].reference if row["variant"] in VARIANTS else "nobody serves it"
+        return Refusal("a reference that nobody serves", "", f"a reference: {why}")
+    over = _over_memory(row, scenario) or _too_slow(row, scenario) or _degraded(row, scenario)
+    if over is None and row["speed_verdict"] == "slower" and not scenario.asks_memory():
+        text = f"slower than the baseline ({row['speedup']:.3g}×), and memory was not asked for"
+        return Refusal("slower than the baseline", f"{row['speedup']:.3g}×", text)
+    return over
+
+
+def without_figures(row: Mapping) -> Refusal | None:
+    """Why nothing can be said of a cell, or None."""
     if row["status"] != "ok":
         return Refusal(row["status"].replace("_", " "), "", f"{row['status']}: {row['reason']}")
     if math.isnan(row["decode_tokens_per_s"]):
@@ -94,7 +118,7 @@ def refusal(row: Mapping, scenario: Scenario) -> Refusal | None:
     if math.isnan(row["speedup"]) or math.isnan(row["memory_reduction_pct"]):
         why = row["reason"] or "its baseline has no figure"
         return Refusal("not comparable with the baseline", "", f"it cannot be compared: {why}")
-    return _over_memory(row, scenario) or _too_slow(row, scenario) or _degraded(row, scenario)
+    return None
 
 
 def _over_memory(row: Mapping, scenario: Scenario) -> Refusal | None:
@@ -153,6 +177,9 @@ def merit(row: Mapping, scenario: Scenario) -> float:
 
 def answer(rows: Sequence[Mapping], scenario: Scenario) -> dict:
     """The best admissible variant of one model, the runner-up, the margin between them, and who was refused why."""
+    limits, known = scenario.limits(), any(not math.isnan(row["delta_nll"]) for row in rows)
+    if not known:
+        scenario = scenario.without_accuracy()
     refused = {row["variant"]: why for row in rows if (why := refusal(row, scenario))}
     admitted = ranked([row for row in rows if row["variant"] not in refused], scenario)
     model = rows[0]["model"]
@@ -161,7 +188,9 @@ def answer(rows: Sequence[Mapping], scenario: Scenario) -> dict:
         "model": model,
         "size_class": rows[0]["size_class"],
         "objective": scenario.objective,
-        "limits": scenario.limits(),
+        "limits": limits,
+        "accuracy": "known" if known else "open",
+        "baseline": rows[0]["baseline"],
         "winner": admitted[0]["variant"] if admitted else None,
         "runner_up": admitted[1]["variant"] if len(admitted) > 1 else None,
         "margin_pct": None,
@@ -177,6 +206,7 @@ def answer(rows: Sequence[Mapping], scenario: Scenario) -> dict:
     if admitted:
         names = ("decode_tokens_per_s", "speedup", "memory_mb", "peak_mb", "load_peak_mb", "degradation_pct")
         found |= {name: None if math.isnan(admitted[0][name]) else admitted[0][name] for name in names}
+    found["speed_verdict"] = admitted[0]["speed_verdict"] if admitted else None
     found["gives"] = short(admitted[0], scenario.objective) if admitted else None
     found["speed"] = short(admitted[0], "speed") if admitted else None
     found["margin"] = margin(found)
@@ -257,6 +287,8 @@ def warnings(best: Mapping, rows: Sequence[Mapping], scenario: Scenario) -> list
         found.append(f"the whole process peaked at {peak:.2f} GB, the baseline's at {baseline:.2f}")
     if scenario.objective in ("speed", "balanced") and best.get("ttft_ratio_low", math.nan) > 1:
         found.append(f"its first token takes {best['ttft_ratio']:.2g}× the baseline's time")
+    if math.isnan(best["delta_nll"]):
+        found.append("its accuracy is open: no text was scored")
     asked = scenario.max_degradation_pct is not None or scenario.undetectable or scenario.objective == "quality"
     if not asked and best["quality_verdict"] == "worse":
         found.append(f"its perplexity is worse by {number(best['degradation_pct'])}%, and no limit was set on that")

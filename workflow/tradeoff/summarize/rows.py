@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from workflow.tradeoff.columns import COLUMNS
 from workflow.tradeoff.summarize import gates, rows_accuracy, rows_speed
 from workflow.tradeoff.summarize.cells import Cell
+from workflow.tradeoff.variants import VARIANTS
 
 CLAIMS = (  # what a gated cell must not claim
     *(name for name in COLUMNS if name.startswith(("decode_", "ttft_", "itl_", "speedup", "study_s", "study_t"))),
@@ -30,6 +31,7 @@ def row(cell: Cell, baseline: Cell | None, convention: str | None, limits: Mappi
     head = speed or text
     line |= {name: head.get(name) for name in ("study", "model", "variant", "baseline")}
     line |= {
+        "deployable": "no" if VARIANTS[cell.variant].reference else "yes",
         "device": speed.get("device"),
         "threads": speed.get("threads"),
         "parameters": cell.facts.get("parameters"),

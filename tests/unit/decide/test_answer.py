@@ -1,0 +1,98 @@
+"""What is recommended, and in which words: nothing that nobody serves, nothing slower than the baseline unasked."""
+
+import math
+
+import pytest
+
+from tests import synthetic
+from workflow.tradeoff.decide import decision, pareto, scenarios
+from workflow.tradeoff.decide.scenarios import Scenario
+from workflow.tradeoff.summarize.__main__ import main as summarize_main
+from workflow.tradeoff.variants import VARIANTS
+
+
+def measured(folder, **options):
+    study = synthetic.write(folder / "study", **options)
+    summarize_main(study.flags(folder / "tables"))
+    return decision.read(folder / "tables")
+
+
+@pytest.fixture(scope="module")
+def gpu(tmp_path_factory):
+    where = {"device": "cuda", "gpu": {"name": "Test GPU"}, "digest": "f" * 64}
+    return measured(tmp_path_factory.mktemp("gpu"), variants=synthetic.GPU_VARIANTS, environment=where)
+
+
+@pytest.fixture(scope="module")
+def cpu(tmp_path_factory):
+    return measured(tmp_path_factory.mktemp("cpu"))
+
+
+def decided(found, **asked):
+    rows, resources = found
+    return decision.decide(rows, resources, scenarios.parse(asked or decision.DEFAULT_SCENARIOS), environment={})
+
+
+def test_a_reference_is_never_recommended_however_fast(gpu):
+    found = decided(gpu)
+    fastest = max(gpu[0], key=lambda row: row["speedup"])
+    assert fastest["variant"].endswith("-graph") and fastest["deployable"] == "no"
+    winners = {entry["winner"] for entry in found["scenarios"]}
+    winners |= {entry["recommended"] for entry in found["use_cases"]}
+    winners |= {entry[word] for entry in found["quality_aware"] for word in ("fastest", "smallest")}
+    assert winners and not any(name.endswith("-graph") for name in winners)
+    assert "-graph" not in found["hardware"][0]["advice"]
+    assert "nothing serves it" in found["scenarios"][0]["refused"]["int8-graph"]
+
+
+def test_a_reference_stands_beside_the_front_and_beats_nobody(gpu):
+    front = {line["variant"]: line for line in decided(gpu)["pareto"]}
+    assert front["int8-graph"]["on_front"] == "reference" and front["torch-fp16"]["on_front"] == "yes"
+    assert not any("graph" in (line["dominated_by"] or "") for line in front.values())
+    assert "INT8" in {line["precision"] for line in decided(gpu)["cost_benefit"]}
+
+
+def test_nothing_slower_than_the_baseline_is_recommended_unless_memory_was_asked_for(cpu):
+    rows = [row for row in cpu[0] if row["variant"] in ("torch-fp32", "bnb-int8")]
+    for objective in ("speed", "balanced", "quality"):
+        assert scenarios.answer(rows, Scenario("s", objective))["winner"] == "torch-fp32"
+    assert scenarios.answer(rows, Scenario("s", "memory"))["winner"] == "bnb-int8"
+    assert scenarios.answer(rows, Scenario("s", "balanced", max_memory_gb=0.3))["winner"] == "bnb-int8"
+    first = decided((rows, cpu[1]))["answer"][0]
+    assert (
+        "nothing that can be deployed beats the baseline, so keep torch-fp32 (PyTorch (transformers), 32-bit" in first
+    )
+
+
+def test_a_tie_is_not_called_faster(cpu):
+    rows = [row for row in cpu[0] if row["variant"] == "torch-fp32"]
+    rows.append({**rows[0], "variant": "torch-bf16", "speedup": 1.001, "speed_verdict": "tie", "memory_mb": 10.0})
+    assert "nothing is measurably faster than the baseline; run torch-bf16" in decided((rows, cpu[1]))["answer"][0]
+
+
+def test_without_accuracy_the_answer_is_by_speed_and_memory_and_says_so(tmp_path):
+    faults = {("tiny-a", variant): "random" for variant in synthetic.CPU_VARIANTS}
+    found = decided(measured(tmp_path, faults=faults))
+    text = " ".join(found["answer"])
+    assert "no admissible" not in text and text.count("accuracy is open: no text was scored") == 3
+    assert all(entry["winner"] and entry["accuracy"] == "open" for entry in found["scenarios"])
+
+
+def test_the_answer_explains_its_words(cpu):
+    answer = decided(cpu)["answer"]
+    assert answer[0].startswith("For everyday use") and "run onnx-int8-kv (ONNX Runtime, 8-bit weights)" in answer[1]
+    assert "A token is a piece of a word" in answer[3] and "nobody serves them: onnx-fp32, onnx-int8." in answer[4]
+    assert "within these limits" in decided(cpu, small={"objective": "speed", "max_memory_gb": 0.001})["answer"][0]
+
+
+def test_a_reference_without_memory_or_accuracy_does_not_break_the_front():
+    row = {"model": "m", "variant": "v", "memory_mb": 1.0, "speedup": 1.0, "deployable": "no"}
+    row |= dict.fromkeys(("speedup_low", "speedup_high", "delta_nll", "delta_nll_low", "delta_nll_high"), math.nan)
+    assert [line["on_front"] for line in pareto.front([row])] == ["reference"]
+
+
+def test_every_preset_is_deployed_or_says_why_not():
+    for name, variant in VARIANTS.items():
+        assert bool(variant.deploy) != bool(variant.reference), name
+    assert VARIANTS["onnx-int8-kv"].deploy == "onnxruntime" and "past keys" in VARIANTS["onnx-int8"].reference
+    assert VARIANTS["int8-graph"].reference and VARIANTS["bnb-nf4"].deploy == "transformers"
