@@ -18,6 +18,7 @@ QUIET = {"wall_s": 1.0, "cpu_s": 2.0, "waited_s": 0.0, "others_s": 0.0, "steal_s
         ({"waited_s": 0.9, "others_s": 0.0}, 0.0),  # its own threads, more than there are cores
         ({"waited_s": 0.0, "others_s": 0.9}, 0.0),  # on a core that it did not want
         ({"steal_s": 0.2}, 0.2),
+        ({"steal_s": 0.2, "others_s": 30.0, "cores": 64}, 0.0125),  # on a large machine mostly from others
         ({"waited_s": None, "others_s": 0.4, "cpu_s": 1.6}, 0.4),  # a kernel that does not count waits: no idle core
         ({"waited_s": None, "others_s": 0.4, "cpu_s": 1.0}, 0.0),
     ],

@@ -78,12 +78,13 @@ def share(found: Mapping) -> float:
 
     A thread waits for others only as long as others run: of a process's own threads, more than there are cores, one
     waits for another. Where waiting is not counted, others took what they ran if no core was left idle. What the
-    hypervisor gave to other machines is lost too, seen or not.
+    hypervisor gave to other machines is lost too, to each process that ran by its part.
     """
     wall, others = found["wall_s"], found["others_s"]
     idle = found["cores"] * wall - found["cpu_s"] - others - found["steal_s"]
     waited = found["waited_s"] if found["waited_s"] is not None else others if idle < IDLE * wall else 0.0
-    return (min(waited, others) + found["steal_s"]) / wall
+    stolen = found["steal_s"] * found["cpu_s"] / max(found["cpu_s"] + others, 1e-9)
+    return (min(waited, others) + stolen) / wall
 
 
 def words(found: Mapping) -> str:
