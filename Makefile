@@ -19,7 +19,7 @@ digest = $(shell (cat $(1); echo '$(CURDIR) $(PYTHON)') | sha256sum | cut -c1-16
 HOST := $(VENV)/.host-$(call digest,envs/host.lock envs/torch.lock)
 TEST := $(VENV)/.test-$(call digest,envs/host.lock envs/torch.lock envs/test.lock)
 
-.PHONY: help env demo docs test lock image compare
+.PHONY: help env demo docs test lock image compare plan
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -46,6 +46,9 @@ test: $(TEST) ## Linters, then unit, DAG and end-to-end tests
 compare: $(HOST) ## Two runs side by side: make compare RUNS="results/a results/b"
 	@test "$(words $(RUNS))" = 2 || { echo 'error: name two result folders: make compare RUNS="results/a results/b"' >&2; exit 2; }
 	python -m workflow.tradeoff.report.compare $(RUNS)
+
+plan: $(HOST) ## What a study will take: make plan CONFIG=config/t4.yaml [CARD_GB=16] [THREADS=8]
+	@python -m workflow.tradeoff.run.plan $(or $(CONFIG),config/config.yaml) $(if $(CARD_GB),--card-gb $(CARD_GB)) $(if $(THREADS),--threads $(THREADS))
 
 lock: $(TEST) ## Write envs/*.lock from envs/*.in; LOCK=--upgrade takes the newest allowed versions
 	python envs/lock.py $(LOCK)

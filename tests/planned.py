@@ -11,6 +11,7 @@ import gc
 import importlib
 import json
 import os
+import re
 import resource
 import runpy
 import shlex
@@ -51,7 +52,7 @@ class Job:
 
 def jobs(text: str) -> list[Job]:
     """The jobs of a dry run that printed its commands, each after those that make its inputs; ``all`` is left out."""
-    found = [_job(block) for block in text.split("\nrule ")[1:]]
+    found = [_job(block) for block in re.split(r"\n(?:local)?rule ", text)[1:]]
     found = [job for job in found if job.outputs]
     missing = {name for job in found for name in job.outputs}
     ordered: list[Job] = []

@@ -1,5 +1,6 @@
 """What rules ask of a machine that is not the one that submits: a card where there is work for one, cores, memory."""
 
+import json
 import re
 
 import pytest
@@ -37,3 +38,15 @@ def test_a_study_on_cuda_asks_for_a_card_where_a_stage_uses_it(unread):
     text = unread.snakemake("--dry-run", "--nocolor", configfile="config/architectures.yaml").stdout
     wanted = {rule for rule, wants in asked(text).items() if wants.get("gpu") == "1"}
     assert wanted == {"preflight", "environment", "measure", "evaluate", "unscored", "diagnose"}
+
+
+def test_memory_and_minutes_are_asked_for_once_the_model_is_there(unread):
+    before = asked(unread.snakemake("--dry-run", "--nocolor", configfile=None).stdout)
+    assert before["measure"]["mem_mb"] == before["quantize"]["runtime"] == "<TBD>"
+    manifest = unread.folder / "results" / "demo" / "models" / "smollm2-135m" / "manifest.json"
+    manifest.parent.mkdir(parents=True)
+    facts = {"parameters": 134_515_008, "vocab_size": 49_152, "files": {"model.safetensors": {"bytes": 538_090_408}}}
+    manifest.write_text(json.dumps(facts))
+    after = asked(unread.snakemake("--dry-run", "--nocolor", "--rerun-triggers", "mtime", configfile=None).stdout)
+    for rule in ("export", "quantize", "measure", "evaluate", "diagnose"):
+        assert 1500 < int(after[rule]["mem_mb"]) < 8000 and 10 < int(after[rule]["runtime"]) < 120

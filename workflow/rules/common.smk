@@ -15,7 +15,7 @@ os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), *os.get
 
 from workflow.tradeoff.run import config as study_config
 from workflow.tradeoff.run.environment import libraries
-from workflow.tradeoff.run import running
+from workflow.tradeoff.run import needs, running
 from workflow.tradeoff.run.digest import code
 from workflow.tradeoff import words
 from workflow.tradeoff.errors import UserError
@@ -46,6 +46,8 @@ def checked(config):
         study_config.check_schema(config)
         validate(config, str(study_config.SCHEMA))
         study_config.check_meaning(config)
+        if not workflow.local_exec:
+            study_config.check_elsewhere(config)
     except UserError as error:
         sys.exit(f"error: {error}")
     return config
@@ -115,6 +117,29 @@ def engine_code(*stages):
         return code(*stages, *sorted({f"engines.{VARIANTS[name].engine}" for name in names}))
 
     return params
+
+
+def size_of(wildcards, input):
+    """The model's size once it is fetched; before, an input is said to be missing, and Snakemake asks again later."""
+    try:
+        return needs.of_manifest(Path(RESULTS) / "models" / wildcards.model / "manifest.json")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(error.errno, error.strerror, str(input[0])) from error
+
+
+def memory(stage):
+    """For resources: MB of memory that a job of a stage asks a cluster for."""
+    return lambda wildcards, input: needs.memory_mb(stage, size_of(wildcards, input), config)
+
+
+def runtime(stage):
+    """For resources: minutes that a job of a stage asks a cluster for."""
+
+    def minutes(wildcards, input):
+        variant = VARIANTS[wildcards.variant] if hasattr(wildcards, "variant") else None
+        return needs.minutes(stage, size_of(wildcards, input), config, DEVICE, variant, THREADS)
+
+    return minutes
 
 
 def known(*names):

@@ -12,6 +12,12 @@ OUTPUTS:
 DECISION_TABLES = ["pareto", "scenarios", "selection_matrix", "quality_aware", "cost_benefit", "use_cases"]
 
 
+# seconds of work, for which no cluster is asked
+localrules:
+    decide,
+    claims,
+
+
 rule decide:
     input:
         tables=rules.summarize.output,
@@ -88,6 +94,8 @@ rule diagnose:
         CONTAINER
     resources:
         **CARD,
+        mem_mb=memory("diagnose"),
+        runtime=runtime("diagnose"),
     params:
         code=engine_code("evaluate.diagnose"),
         define=known_to_cell,

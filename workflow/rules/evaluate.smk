@@ -27,6 +27,8 @@ rule evaluate:
         CONTAINER
     resources:
         **CARD,
+        mem_mb=memory("evaluate"),
+        runtime=runtime("evaluate"),
     params:
         code=engine_code("evaluate"),
         define=known_to_cell,

@@ -21,6 +21,9 @@ rule export:
         f"{RESULTS}/benchmarks/export/{{model}}_onnx-fp32{{past}}.tsv"
     container:
         CONTAINER
+    resources:
+        mem_mb=memory("export"),
+        runtime=runtime("export"),
     params:
         code=code("prepare", "prepare.export"),
         libraries=LIBRARIES,
@@ -52,6 +55,9 @@ rule fuse:
         f"{RESULTS}/benchmarks/fuse/{{model}}_fused-fp16-kv.tsv"
     container:
         CONTAINER
+    resources:
+        mem_mb=memory("fuse"),
+        runtime=runtime("fuse"),
     params:
         code=code("prepare", "prepare.fuse"),
         libraries=LIBRARIES,

@@ -10,6 +10,13 @@ OUTPUTS:
     {results}/environment.json           the machine, the libraries, the code and the config
 """
 
+
+# On a cluster these run where it is submitted: nodes that compute seldom reach a network.
+localrules:
+    fetch_model,
+    fetch_corpus,
+
+
 # On a GPU nothing is downloaded, or asked of the card, before card, driver and torch's build are seen to fit.
 READY = [ancient(f"{RESULTS}/preflight.json")] if DEVICE == "cuda" else []
 
@@ -54,7 +61,7 @@ rule fetch_model:
             {
                 key: value
                 for key, value in config["models"][wildcards.model].items()
-                if key not in ("variants", "baseline")
+                if key not in ("variants", "baseline", "parameters")
             },
             sort_keys=True,
         ),

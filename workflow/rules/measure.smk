@@ -25,6 +25,8 @@ rule measure:
     threads: ALL_CORES
     resources:
         **CARD,
+        mem_mb=memory("measure"),
+        runtime=runtime("measure"),
     params:
         code=engine_code("measure"),
         define=known_to_cell,

@@ -25,6 +25,9 @@ rule quantize:
         recipe="onnx-(dynamic|matmul-nbits)[a-z0-9._-]*",
     container:
         CONTAINER
+    resources:
+        mem_mb=memory("quantize"),
+        runtime=runtime("quantize"),
     params:
         code=lambda wildcards: code(
             "prepare", "prepare.quantize", f"prepare.{RECIPES[wildcards.recipe]['quantizer'].replace('-', '_')}"

@@ -31,6 +31,13 @@ CATEGORIES = {
 }
 
 
+# seconds of work each, for which no cluster is asked
+localrules:
+    figure_claims,
+    html_tables,
+    report,
+
+
 for name in FIGURES:
 
     rule:
@@ -45,6 +52,7 @@ for name in FIGURES:
             f"{RESULTS}/logs/figures/{name}.log",
         benchmark:
             f"{RESULTS}/benchmarks/figures/{name}.tsv"
+        localrule: True
         container:
             CONTAINER
         params:

@@ -101,7 +101,8 @@ def test_a_source_needs_what_is_documented():
 def test_what_a_source_may_have_is_what_fetch_takes():
     for kind, taken in (("models", fetch.MODEL_KEYS), ("corpus", corpora.CORPUS_KEYS)):
         for source, (needed, optional) in taken.items():
-            assert {*config.NEEDED[kind][source], *config.OPTIONAL[kind][source]} == needed | optional
+            given = {*config.NEEDED[kind][source], *config.OPTIONAL[kind][source]}
+            assert given - {"parameters"} == needed | optional  # parameters is for the plan alone
 
 
 @pytest.mark.parametrize(("path", "part"), list(paths(SCHEMA)))
@@ -203,3 +204,11 @@ def test_the_baseline_comes_first():
 @pytest.mark.parametrize(("word", "device"), [("cpu", "cpu"), ("cuda", "cuda")])
 def test_a_named_device_is_taken_at_its_word(word, device):
     assert config.device({"device": word}) == device
+
+
+def test_what_the_machine_that_submits_would_answer_is_asked_of_the_config():
+    config.check_elsewhere({"device": "cuda", "threads": 4})
+    with pytest.raises(UserError, match="device: auto"):
+        config.check_elsewhere({"device": "auto", "threads": 4})
+    with pytest.raises(UserError, match="threads: 0"):
+        config.check_elsewhere({"device": "cpu", "threads": 0})

@@ -46,9 +46,9 @@ NEEDED = {
 # what it may have beside
 OPTIONAL = {
     "models": {
-        "hub": ("dtype", "license"),
-        "pypi": ("dtype", "license", "bytes"),
-        "local": ("dtype", "license", "sha256"),
+        "hub": ("dtype", "license", "parameters"),
+        "pypi": ("dtype", "license", "bytes", "parameters"),
+        "local": ("dtype", "license", "sha256", "parameters"),
         "random": ("dtype", "license"),
     },
     "corpus": {"hub": ("license", "sha256"), "pypi": ("license", "bytes"), "local": ("license",)},
@@ -90,6 +90,17 @@ def readable(path: str) -> str:
     if not isinstance(found, dict):
         raise UserError(f"{path} has no keys: write a study there (config/README.md lists every key)")
     return path
+
+
+def load(path: str) -> dict:
+    """A study's config as the rules see it: checked, with the schema's defaults filled in."""
+    from snakemake.utils import validate
+
+    config = yaml.safe_load(Path(readable(path)).read_text(encoding="utf-8"))
+    check_schema(config)
+    validate(config, str(SCHEMA))
+    check_meaning(config)
+    return config
 
 
 def check_schema(config: dict) -> None:
@@ -221,6 +232,18 @@ def cells(config: dict, model: str) -> tuple[list[str], str]:
     baseline = entry.get("baseline", config["baseline"])
     variants = entry.get("variants", config["variants"])
     return sorted(variants, key=lambda name: name != baseline), baseline
+
+
+def check_elsewhere(config: dict) -> None:
+    """Raise UserError for what would be read off the machine that submits, where another one runs."""
+    if config["device"] == "auto":
+        raise UserError(
+            "config key device: auto looks at the machine that submits, not at the one that runs: say cpu or cuda"
+        )
+    if config["threads"] == 0:
+        raise UserError(
+            "config key threads: 0 takes all cores of the machine that submits, not of the one that runs: give a number"
+        )
 
 
 def device(config: dict) -> str:

@@ -1,0 +1,91 @@
+"""What a study will take, told before it starts."""
+
+import json
+
+import pytest
+
+from workflow.tradeoff.errors import UserError
+from workflow.tradeoff.run import config as study_config
+from workflow.tradeoff.run import needs, plan, plan_sizes
+from workflow.tradeoff.variants import VARIANTS
+
+SMALL = needs.Size(100_000_000, 50_000, 400_000_000)
+
+
+@pytest.fixture(scope="module")
+def t4():
+    return study_config.load("config/t4.yaml")
+
+
+def test_the_study_of_four_models_is_counted_whole(t4, tmp_path):
+    found = plan.of_study(t4, tmp_path)
+    assert found.cells == 76
+    stages = [job.stage for job in found.jobs]
+    assert {stage: stages.count(stage) for stage in set(stages)} == {
+        "fetch_model": 4, "export": 8, "quantize": 16, "fuse": 4, "measure": 76, "evaluate": 76,
+    }  # fmt: skip
+    # float32 checkpoints of 82 and 124 million parameters, float16 ones of 1.1 and 1.24 billion
+    assert found.downloads == 4 * (81_912_576 + 124_439_808) + 2 * (1_100_048_384 + 1_235_814_400)
+    assert found.disk > 2 * found.downloads
+
+
+def test_a_disk_and_a_card_that_are_too_small_are_said_with_what_is_missing(t4, tmp_path):
+    found = plan.of_study(t4, tmp_path)
+    assert plan.lines(found, free=10**12, card_gb=80)[1] == []
+    disk, *cards = plan.lines(found, free=10**9, card_gb=8)[1]
+    assert "1.0 GB are free" in disk
+    assert any("llama-3.2-1b/torch-fp32 needs" in line and "card of 8 GB" in line for line in cards)
+    assert not any("distilgpt2/bnb-nf4" in line for line in cards)
+
+
+def test_a_job_that_ran_before_takes_what_it_took(t4, tmp_path):
+    before = plan.of_study(t4, tmp_path)
+    benchmark = tmp_path / "benchmarks" / "measure" / "distilgpt2_torch-fp16.tsv"
+    benchmark.parent.mkdir(parents=True)
+    benchmark.write_text("s\tmax_rss\n12.5\t100\n")
+    jobs = {(job.stage, job.label): job for job in plan.of_study(t4, tmp_path).jobs}
+    assert jobs["measure", "distilgpt2/torch-fp16"].seconds == 12.5
+    assert jobs["measure", "distilgpt2/torch-fp16"].measured
+    assert sum(job.measured for job in jobs.values()) == 1 and len(jobs) == len(before.jobs)
+
+
+def test_a_fetched_model_is_as_large_as_its_manifest_says(tmp_path):
+    folder = tmp_path / "models" / "m"
+    folder.mkdir(parents=True)
+    files = {"model.safetensors": {"bytes": 12}, "tokenizer.json": {"bytes": 99}}
+    (folder / "manifest.json").write_text(json.dumps({"parameters": 3, "vocab_size": 7, "files": files}))
+    assert plan_sizes.of_model("m", {"source": "hub"}, tmp_path) == (needs.Size(3, 7, 12), "fetched")
+
+
+@pytest.mark.parametrize(
+    ("entry", "parameters"),
+    [
+        ({"source": "hub", "repo": "a/b", "parameters": 5}, 5),
+        ({"source": "hub", "repo": "a/Qwen2.5-1.5B-Instruct"}, 1_500_000_000),
+        ({"source": "pypi", "member": "x/a.Q8_0.gguf", "bytes": 8500}, 8000),
+        ({"source": "random", "architecture": {"model_type": "gpt2", "n_layer": 1, "n_embd": 8, "n_head": 2,
+                                               "vocab_size": 10, "n_positions": 4}}, 1000),
+    ],
+)  # fmt: skip
+def test_size_before_anything_is_there(entry, parameters, tmp_path):
+    assert plan_sizes.of_model("m", entry, tmp_path)[0].parameters == parameters
+
+
+def test_a_model_of_which_nothing_is_known_asks_for_its_parameters(tmp_path):
+    with pytest.raises(UserError, match=r"models\.m\.parameters is missing"):
+        plan_sizes.of_model("m", {"source": "hub", "repo": "a/gpt2"}, tmp_path)
+
+
+def test_needs_grow_with_the_model_and_the_budget(t4):
+    large = needs.Size(10 * SMALL.parameters, SMALL.vocabulary, 10 * SMALL.stored)
+    for stage in ("export", "quantize", "fuse", "measure", "evaluate", "diagnose"):
+        assert needs.memory_mb(stage, large, t4) > needs.memory_mb(stage, SMALL, t4) > needs.BASE_MB
+        variant = VARIANTS["torch-fp32"]
+        assert needs.minutes(stage, large, t4, "cpu", variant) >= needs.minutes(stage, SMALL, t4, "cpu", variant)
+    patient = t4 | {"measure": t4["measure"] | {"budget_s": 7200}}
+    assert needs.minutes("measure", SMALL, patient, "cuda", VARIANTS["torch-fp16"]) > 240
+
+
+def test_a_token_without_a_cache_costs_the_whole_sequence(t4):
+    slow, fast = (needs.seconds("measure", SMALL, t4, "cpu", VARIANTS[name]) for name in ("onnx-fp32", "onnx-fp32-kv"))
+    assert slow > 2 * fast
