@@ -16,6 +16,8 @@ from workflow.tradeoff.fetch.sources import byte_tokenizer
 KINDS = ("gpt2", "llama", "llama-untied")
 VOCAB = 320
 CONTEXT = 512
+# what every tiny config says of the byte-level tokenizer
+SPECIAL = {"bos_token_id": 256, "eos_token_id": 256, "pad_token_id": 256}
 # written for these tests; the training text, so a trained model predicts it far better than chance
 TEXT = """The bridge over the river was built by the people of two villages, who had no other road in winter.
 In spring the water rose above the stones, and the old boat carried letters, bread and salt to the far side.
@@ -28,22 +30,21 @@ Visitors read the names aloud, count the years, and ask what the bread was made 
 
 def config(kind: str, *, vocab_size: int = VOCAB, context: int = CONTEXT, hidden: int = 64, layers: int = 2):
     """The transformers config of a tiny ``kind``: 4 heads; Llama has 2 of keys and values, and a head tied or not."""
-    special = {"bos_token_id": 256, "eos_token_id": 256, "pad_token_id": 256}
     if kind == "gpt2":
         return GPT2Config(
             vocab_size=vocab_size, n_positions=context, n_embd=hidden, n_layer=layers, n_head=4,
-            resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, **special,
+            resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, **SPECIAL,
         )  # fmt: skip
     if kind in ("llama", "llama-untied"):
         return LlamaConfig(
             vocab_size=vocab_size, max_position_embeddings=context, hidden_size=hidden, intermediate_size=2 * hidden,
             num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=2,
-            tie_word_embeddings=kind == "llama", **special,
+            tie_word_embeddings=kind == "llama", **SPECIAL,
         )  # fmt: skip
     if kind in OTHERS:
         name, given = OTHERS[kind]
         sizes = {"vocab_size": vocab_size, **given(hidden, layers, context)}
-        return getattr(transformers, name)(**sizes, **special)
+        return getattr(transformers, name)(**sizes, **SPECIAL)
     raise ValueError(f"kind {kind!r}: one of {KINDS} or {tuple(OTHERS)}")
 
 
@@ -95,16 +96,23 @@ def build(
 
     settings: a config to take instead.
     """
-    folder = Path(folder)
+    return write(Path(folder), settings or config(kind, **sizes), seed=seed, steps=150 if trained else 0)
+
+
+def write(folder: Path, settings, *, seed: int = 0, steps: int = 0, context: int | None = None) -> Path:
+    """Write a float32 model of the transformers config ``settings`` into ``folder``, trained for ``steps``.
+
+    context: of the tokenizer and the training windows, where the model's own is too long or not bounded.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    settings = settings or config(kind, **sizes)
+    context = context or settings.max_position_embeddings
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(settings, dtype=torch.float32)
-        if trained:
-            train(model, settings.max_position_embeddings)
+        if steps:
+            train(model, context, steps)
     model.eval().save_pretrained(folder)
-    byte_tokenizer.save(folder, vocab_size=settings.vocab_size, context=settings.max_position_embeddings)
+    byte_tokenizer.save(folder, vocab_size=settings.vocab_size, context=context)
     return folder
 
 

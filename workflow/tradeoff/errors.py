@@ -60,6 +60,11 @@ def full_disk(error: BaseException) -> bool:
     return full or (isinstance(error, FileNotFoundError) and NO_TEMPORARY in str(error))
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message that says something; the error's type where none does."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def parser(doc: str | None) -> argparse.ArgumentParser:
     """A parser whose help opens with the module's docstring."""
     return argparse.ArgumentParser(

@@ -17,8 +17,19 @@ BYTES = list(bytes_to_unicode().values())
 VOCABULARY = [*SPECIAL, *BYTES, "ĠĠ", "he"]
 
 
-def write(path: Path, *, pre: str = "smollm", bos: bool | None = False, architecture: str = "llama") -> Path:
-    """A tiny Llama as GGUF, float32 and seeded, with byte-level BPE of two merges."""
+def write(
+    path: Path,
+    *,
+    pre: str = "smollm",
+    bos: bool | None = False,
+    architecture: str = "llama",
+    more=lambda writer: None,
+    part: tuple[int, int] = (0, 1),
+) -> Path:
+    """A tiny Llama as GGUF, float32 and seeded, with byte-level BPE of two merges.
+
+    more: adds keys and tensors to the writer. part: write each n-th tensor alone, beginning with the i-th.
+    """
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_license("mit")
     writer.add_block_count(LAYERS)
@@ -50,8 +61,11 @@ def write(path: Path, *, pre: str = "smollm", bos: bool | None = False, architec
             "attn_norm": (HIDDEN,), "ffn_norm": (HIDDEN,),
         }  # fmt: skip
         shapes |= {f"blk.{layer}.{name}": shape for name, shape in block.items()}
-    for name, shape in shapes.items():
-        writer.add_tensor(f"{name}.weight", random.normal(size=shape).astype(np.float32))
+    more(writer)
+    for place, (name, shape) in enumerate(shapes.items()):
+        values = random.normal(size=shape).astype(np.float32)
+        if place % part[1] == part[0]:
+            writer.add_tensor(f"{name}.weight", values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

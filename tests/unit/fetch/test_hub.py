@@ -1,5 +1,6 @@
 """Models of the hub: what is asked for, in which order, and every refusal. The hub is a folder here."""
 
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ import huggingface_hub
 import pytest
 import requests
 from huggingface_hub import errors
+from safetensors.torch import load_file, save_file
 
 from tests import tiny
 from tests.unit.fetch.fetching import refused
@@ -67,6 +69,22 @@ def test_a_model_of_the_hub(hub, tmp_path):
     assert set(hub.asked) == weights_and_words | {"tokenizer_config.json", "special_tokens_map.json"}
     assert set(manifest["files"]) == set(hub.asked)
     assert (manifest["license"], manifest["source"]) == ("apache-2.0", SOURCE)
+
+
+def test_a_model_of_the_hub_in_shards(hub, tmp_path):
+    """The index is asked for first; a shard that it does not name is not downloaded."""
+    state = load_file(hub.folder / "model.safetensors")
+    (hub.folder / "model.safetensors").unlink()
+    for name in ("part1.safetensors", "model-00002-of-00002.safetensors"):
+        save_file(state, hub.folder / name, {"format": "pt"})
+    index = {"weight_map": dict.fromkeys(state, "part1.safetensors")}
+    (hub.folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    manifest = fetch.fetch_model("tiny", SOURCE, tmp_path / "out")
+    assert hub.asked[:2] == ["config.json", "model.safetensors.index.json"]
+    assert [name for name in hub.asked if name.endswith(".safetensors")] == ["part1.safetensors"]
+    assert "part1.safetensors" in manifest["files"]
+    (hub.folder / "part1.safetensors").unlink()
+    refused("model", SOURCE, tmp_path, "part1.safetensors", "model.safetensors.index.json", "not whole")
 
 
 def test_a_cached_model_needs_no_connection(hub, tmp_path):

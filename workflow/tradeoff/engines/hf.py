@@ -12,6 +12,7 @@ from transformers import (
     AutoModelForCausalLM,
     BitsAndBytesConfig,
     DynamicCache,
+    GenerationConfig,
 )
 
 from workflow.tradeoff import architecture
@@ -53,7 +54,7 @@ def load_model(variant: Variant, artifact: Path, device: str):
         trust_remote_code=False,
     )
     # a checkpoint's own generation settings (sampling, penalties, stop tokens) have no place in a measurement
-    network.generation_config.eos_token_id = None
+    network.generation_config = GenerationConfig()
     network.eval()
     network.attention_left_out = attention.settle(network)
     return network

@@ -138,7 +138,7 @@ def run(args, engine, prepared, baseline: Baseline | None, result: dict):
     result |= judge(result["conventions"][first]["mean_nll"], architecture.vocabulary(config), baseline, first)
     if unasked:
         result["generated_reason"] = unasked
-    stop = generation.stop_tokens(config, tokenizer)
+    stop = generation.stop_tokens(config, tokenizer, args.model_folder)
     for place, (index, prompt) in enumerate(prompts.items()):
         ids = generation.greedy(engine, prompt, args.generate_tokens, stop)
         result["generated"].append(

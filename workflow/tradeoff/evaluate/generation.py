@@ -1,9 +1,12 @@
 """Greedy text for the study's prompts, and how far it agrees with the baseline's."""
 
+import itertools
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 import torch
 
+from workflow.tradeoff import files
 from workflow.tradeoff.engines.base import Engine
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.evaluate.conventions import Vocabulary
@@ -61,7 +64,11 @@ def first_difference(tokens: Sequence[int], others: Sequence[int]) -> int | None
     return None if len(tokens) == len(others) else min(len(tokens), len(others))
 
 
-def stop_tokens(config, tokenizer) -> set[int]:
-    """Every id that ends a text by the model's config or its tokenizer."""
-    declared = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-    return {token for token in (*declared, tokenizer.eos_token_id) if token is not None}
+def stop_tokens(config, tokenizer, model: Path) -> set[int]:
+    """Every id that ends a text by the model's config, its tokenizer, or generation_config.json in its folder."""
+    stored = model / "generation_config.json"
+    declared = [config.eos_token_id, tokenizer.eos_token_id]
+    if stored.is_file():
+        declared.append(files.read_json(stored).get("eos_token_id"))
+    tokens = itertools.chain.from_iterable(ids if isinstance(ids, list) else [ids] for ids in declared)
+    return {token for token in tokens if token is not None}

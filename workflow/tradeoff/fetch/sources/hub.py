@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 from workflow.tradeoff import files
-from workflow.tradeoff.errors import UserError
-from workflow.tradeoff.fetch.sources import checkpoint
+from workflow.tradeoff.errors import UserError, first_line
+from workflow.tradeoff.fetch.sources import checkpoint, kinds, weights
 
 
 def pinned(revision: str) -> str:
@@ -38,7 +38,13 @@ def model(repo: str, revision: str, output: Path) -> tuple[Path, str | None]:
         sizes = {file.rfilename: file.size or 0 for file in found.siblings}
         names = checkpoint.wanted(sizes, what)
         config = Path(hub.hf_hub_download(repo, "config.json", revision=revision)).parent
-        checkpoint.model_class(checkpoint.read_config(config, what), what)
+        kinds.refuse_quantized(kinds.raw(config, what), sizes, what)
+        kinds.model_class(kinds.read_config(config, what), what)
+        if names[-1].endswith(".index.json"):
+            index = names[-1]
+            named = weights.shards(Path(hub.hf_hub_download(repo, index, revision=revision)), what)
+            weights.refuse_absent(named, sizes, index, what)
+            names += named
         missing = [
             name for name in names if not isinstance(hub.try_to_load_from_cache(repo, name, revision=revision), str)
         ]
@@ -108,5 +114,5 @@ def translate(error: Exception, what: str) -> Exception:
     if isinstance(error, errors.HFValidationError):
         return UserError(f"{what} cannot be a name on the hub: correct `repo` (OWNER/NAME)")
     if isinstance(error, ValueError):
-        return UserError(f"{what}: {checkpoint.one_line(error)}; correct `config` or `split`")
+        return UserError(f"{what}: {first_line(error)}; correct `config` or `split`")
     return error

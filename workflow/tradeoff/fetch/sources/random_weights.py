@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from workflow.tradeoff import architecture
-from workflow.tradeoff.errors import UserError
-from workflow.tradeoff.fetch.sources import byte_tokenizer, checkpoint
+from workflow.tradeoff.errors import UserError, first_line
+from workflow.tradeoff.fetch.sources import byte_tokenizer, checkpoint, generation
 
 
 def config_of(stated: dict):
@@ -17,8 +17,8 @@ def config_of(stated: dict):
         raise UserError(f"model_type {kind!r} in `architecture` is not one that transformers knows: correct it")
     try:
         config = AutoConfig.for_model(kind, **settings)
-    except (TypeError, ValueError, KeyError) as error:
-        raise UserError(f"`architecture` is no config of {kind} ({checkpoint.one_line(error)}): correct it") from error
+    except Exception as error:  # a library refuses a config in whatever way it likes
+        raise UserError(f"`architecture` is no config of {kind} ({first_line(error)}): correct it") from error
     unknown = sorted(set(settings) - set(type(config)().to_dict()) - set(config.attribute_map))
     if unknown:
         raise UserError(f"`architecture` has {', '.join(unknown)}, which a {kind} config does not know: remove it")
@@ -36,5 +36,5 @@ def build(config, folder: Path, *, seed: int, dtype: str) -> None:
         torch.manual_seed(seed)
         # drawn in float32, where torch is several times as fast as in float16
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
-    model.to(getattr(torch, dtype))
-    model.save_pretrained(folder)
+    checkpoint.save(model.to(getattr(torch, dtype)), folder, "the random model")
+    generation.neutral(None, folder, config.to_dict(), "the random model")
