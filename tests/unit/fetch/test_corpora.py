@@ -126,6 +126,70 @@ def test_refusals_of_local_text(tmp_path):
     refused("corpus", source, tmp_path, "UTF-8")
 
 
+def fetched(path: Path, data: bytes, tmp_path: Path, form: str = "wikitext") -> dict:
+    path.write_bytes(data)
+    source = {"source": "local", "path": str(path), "format": form, "sha256": digest(data)}
+    return corpora.fetch_corpus("text", source, tmp_path / "text.json")
+
+
+MARK = "\ufeff".encode()
+
+
+@pytest.mark.parametrize("form", ["wikitext", "wikiextractor"])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda data: data.replace(b"\n", b"\r\n"), "CRLF line ends"),
+        (lambda data: data.replace(b"\n", b"\r"), "CR line ends"),
+        (lambda data: MARK + data, "1 byte order marks"),
+        (lambda data: MARK + data.replace(b"\n", b"\r\n"), "CRLF line ends, 1 byte order marks"),
+    ],
+    ids=["crlf", "cr", "mark", "both"],
+)
+def test_line_ends_and_marks_are_made_plain_and_said(change, said, form, tmp_path, capsys):
+    data = (WIKITEXT if form == "wikitext" else EXTRACTED).encode()
+    expected = fetched(tmp_path / "plain", data, tmp_path, form)
+    assert expected["normalized"] == {} and "made plain" not in capsys.readouterr().err
+    got = fetched(tmp_path / "other", change(data), tmp_path, form)
+    assert (got["rows"], got["documents"]) == (expected["rows"], expected["documents"])
+    assert said in capsys.readouterr().err and got["normalized"]
+
+
+def test_marks_of_joined_files_and_mixed_line_ends(tmp_path):
+    data = MARK + b" = A = \n One . \r\n" + MARK + b" = B = \r Two . \n"
+    got = fetched(tmp_path / "text", data, tmp_path)
+    assert got["rows"] == [" = A = \n", " One . \n", " = B = \n", " Two . \n"] and got["documents"] == [0, 2]
+    assert got["normalized"] == {"CRLF line ends": 1, "CR line ends": 1, "byte order marks": 2}
+
+
+@pytest.mark.parametrize(
+    ("data", "word"),
+    [
+        ("a b".encode("utf-16"), "UTF-16"),
+        ("a b".encode("utf-16-be"), "NUL character"),
+        ("a b".encode("utf-32"), "UTF-32"),
+        ("é b".encode("latin-1"), "not UTF-8"),
+        (b"\x1f\x8b\x08", "gzip"),
+        (b"PK\x03\x04", "zipped"),
+        (b"a\0b", "NUL character at place 2"),
+    ],
+)
+def test_other_encodings_are_one_line(data, word, tmp_path):
+    (tmp_path / "text").write_bytes(data)
+    source = {"source": "local", "path": str(tmp_path / "text"), "format": "wikitext", "sha256": digest(data)}
+    assert "corpus thing" in refused("corpus", source, tmp_path, word, "give one" if "NUL" in word else "")
+
+
+def test_rows_of_the_hub_are_made_plain_too(tmp_path, monkeypatch):
+    import datasets
+
+    column = [" = A = \r\n", "", "\ufeff One . \r\n"]
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: datasets.Dataset.from_dict({"text": column}))
+    got = corpora.fetch_corpus("hub", HUB, tmp_path / "hub.json")
+    assert got["rows"] == [" = A = \n", "", " One . \n"] and got["documents"] == [0]
+    assert got["normalized"] == {"CRLF line ends": 2, "byte order marks": 1}
+
+
 def hub_errors():
     import requests
     from datasets.exceptions import DatasetNotFoundError

@@ -2,6 +2,7 @@
 
 import html
 import re
+from collections import Counter
 from collections.abc import Callable
 
 from workflow.tradeoff.errors import UserError
@@ -9,6 +10,21 @@ from workflow.tradeoff.errors import UserError
 # " = Title = ", not " = = Section = = "
 TITLE = re.compile(r" = (?!= ).* = \n")
 DOCUMENT = re.compile(r'<doc\b[^>]*?\btitle="(?P<title>[^"]*)"[^>]*>|<doc\b[^>]*>')
+# what a file of another encoding begins with; UTF-32's mark begins with UTF-16's
+ENCODINGS = {
+    b"\xff\xfe\0\0": "UTF-32",
+    b"\0\0\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+    b"\x1f\x8b": "compressed (gzip)",
+    b"PK\x03\x04": "zipped",
+}
+# a mark stands at the beginning, and where files that had one were joined
+SIGNS = {
+    "CRLF line ends": (re.compile("\r\n"), "\n"),
+    "CR line ends": (re.compile("\r"), "\n"),
+    "byte order marks": (re.compile("^\ufeff", re.MULTILINE), ""),
+}
 TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 
 
@@ -76,14 +92,44 @@ FORMATS: dict[str, Callable[[str], tuple[list[str], list[int]]]] = {
 }
 
 
-def parse(data: bytes, form: str, what: str) -> tuple[list[str], list[int]]:
-    """Rows and document starts of ``data`` in format ``form``; UserError when it is unknown, not UTF-8 or empty."""
-    if form not in FORMATS:
-        raise UserError(f"format {form!r} of {what} is unknown: use one of {', '.join(FORMATS)}")
+def decode(data: bytes, what: str) -> str:
+    """The text in ``data``, which is UTF-8; UserError for another encoding, named where its first bytes tell it."""
+    for mark, name in ENCODINGS.items():
+        if data.startswith(mark):
+            raise UserError(f"{what} is {name} text: save it as UTF-8 and correct `sha256`")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{what} is not UTF-8 text ({error.reason} at byte {error.start}): give a text file") from error
+        raise UserError(
+            f"{what} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8, or give a text file"
+        ) from error
+    if (found := text.find("\0")) >= 0:
+        raise UserError(
+            f"{what} has a NUL character at place {found + 1:,}, so it is no UTF-8 text: save it as such, or give one"
+        )
+    return text
+
+
+def plain(text: str, changed: Counter) -> str:
+    """``text`` with one kind of line end and without byte order marks; ``changed`` counts what was replaced.
+
+    A model would score each carriage return as a token of its own, and no title ends in one.
+    """
+    for kind, (pattern, instead) in SIGNS.items():
+        text, count = pattern.subn(instead, text)
+        if count:
+            changed[kind] += count
+    return text
+
+
+def parse(data: bytes, form: str, what: str, changed: Counter) -> tuple[list[str], list[int]]:
+    """Rows and document starts of ``data`` in format ``form``; ``changed`` as in ``plain``.
+
+    UserError when the format is unknown or the text not UTF-8 or empty.
+    """
+    if form not in FORMATS:
+        raise UserError(f"format {form!r} of {what} is unknown: use one of {', '.join(FORMATS)}")
+    text = plain(decode(data, what), changed)
     if not text.strip():
         raise UserError(f"{what} is empty: give a source with text")
     rows, documents = FORMATS[form](text)
