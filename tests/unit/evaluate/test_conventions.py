@@ -1,5 +1,6 @@
 """Each convention against a slow restatement of the protocol that it is named after."""
 
+import re
 import zipfile
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.evaluate import conventions, detokenizer
-from workflow.tradeoff.evaluate.conventions import Vocabulary, pages, plan, raw_text
+from workflow.tradeoff.evaluate.conventions import Vocabulary, pages, plan, raw_pieces
 from workflow.tradeoff.fetch.sources import pypi
 from workflow.tradeoff.words import convention
 
@@ -139,17 +140,18 @@ def test_study_scores_the_tokens_that_the_study_counted(gpt2_tokenizer):
 
 def test_raw_text_of_wikitext_is_the_published_file():
     text, rows = wikitext()
-    assert raw_text(rows) == text
+    assert "".join(raw_pieces(rows)) == text
 
 
 def test_raw_text_and_pages():
-    assert raw_text(ROWS) == TEXT
-    assert raw_text(["a", "", "b"]) == "a\n\nb"
+    assert "".join(raw_pieces(ROWS)) == TEXT
+    assert "".join(raw_pieces(["a", "", "b"])) == "a\n\nb"
     # pages as the harness's data set makes them: split at headings, joined by newlines
     lines = TEXT.split("\n")
     assert ["\n".join(page) for page in pages(ROWS, DOCUMENTS)] == ["\n".join(lines[1:5]), "\n".join(lines[5:])]
-    assert pages(["a", "b", "c"], [1]) == [["a"], ["b", "c"]]
-    assert pages(["a", "b"], []) == [["a", "b"]]
+    assert list(pages(["a", "b", "c"], [1])) == [["a"], ["b", "c"]]
+    assert list(pages(["a", "b"], [])) == [["a", "b"]]
+    assert list(pages(["", " ", "b\n"], [2])) == [["b", ""]]
 
 
 @pytest.mark.parametrize("bos", [None, BOS])
@@ -240,3 +242,52 @@ def test_rolling_windows_are_the_harness_s():
             for context, predicted in utils.get_rolling_token_windows(ids, BOS, length, 1)
         ]
         assert list(conventions._rolling(ids, BOS, length)) == theirs
+
+
+class Reader:
+    """Words, and what is between them, as tokens; remembers how many characters it was given and rows read."""
+
+    def __init__(self, rows):
+        self.rows, self.characters, self.read = rows, 0, 0
+
+    def __iter__(self):
+        for row in self.rows:
+            self.read += 1
+            yield row
+
+    def encode(self, text):
+        self.characters += len(text)
+        return [len(token) for token in re.findall(r"\w+|\W+", text)]
+
+    def plan(self, name, max_tokens):
+        return plan(name, self, DOCUMENTS, Vocabulary(self.encode, BOS, BOS), 4096, max_tokens)
+
+
+LONG = [
+    f"{'word' * (index % 7)} {index}, and so on, to the end of a longer line\n" if index % 5 else ""
+    for index in range(20_000)
+]
+SHAPES = {"rows": LONG, "one line": ["".join(LONG)], "no line ends": [row.strip() for row in LONG]}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", ["windows-64", "strided-64-16", "strided-64-1", "llama.cpp", "study"])
+@pytest.mark.parametrize("max_tokens", [1, 63, 64, 1000])
+def test_no_more_is_tokenized_than_is_scored(name, shape, max_tokens):
+    rows = SHAPES[shape]
+    whole, part = Reader(rows).plan(name, None), Reader(rows)
+    got = part.plan(name, max_tokens)
+    for one, other in zip(got.windows, whole.windows, strict=False):
+        assert one.tokens.tolist() == other.tokens.tolist() and (one.scored, one.block) == (other.scored, other.block)
+    if name == "study":
+        assert len(got.windows) == len(whole.windows)
+    else:
+        assert got.tokens >= max_tokens and sum(window.scored for window in got.windows[:-1]) < max_tokens
+    assert part.characters < 200_000 and sum(map(len, rows)) > 900_000
+    if shape == "rows":
+        assert part.read < 6000
+
+
+def test_a_row_of_the_study_is_not_tokenized_whole():
+    reader = Reader(["word, " * 1_000_000])
+    assert len(reader.plan("study", None).windows[0].tokens) == 512 and reader.characters < 50_000

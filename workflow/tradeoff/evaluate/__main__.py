@@ -14,7 +14,7 @@ empty, with its status and reason, and the stage still succeeds: its failure is 
 import sys
 from pathlib import Path
 
-from workflow.tradeoff import errors, files, variants, words
+from workflow.tradeoff import corpus, errors, variants, words
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.evaluate.cell import evaluate, failed, opened, write
 from workflow.tradeoff.run import fork, shortage
@@ -60,7 +60,7 @@ def apart(argv: list[str]) -> None:
     failure = fork.failure(code, text, VARIANTS[args.variant], args.artifact, before)
     if isinstance(failure, UserError):  # it has said why
         sys.exit(code)
-    write(args, opened(args, files.read_json(args.corpus)) | failed(failure), {}, {})
+    write(args, opened(args, corpus.read(args.corpus)) | failed(failure), {}, {})
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import numpy as np
 from transformers import AutoConfig, AutoTokenizer
 
 from workflow.tradeoff import architecture, engines, errors, files, words
+from workflow.tradeoff import corpus as corpus_file
 from workflow.tradeoff.engines import weights
 from workflow.tradeoff.errors import CellFailure, UserError
 from workflow.tradeoff.evaluate import baselines, conventions, divergence, generation, scoring
@@ -31,7 +32,7 @@ def write(args, result: dict, arrays: dict[str, np.ndarray], recorded: dict[str,
 
 def evaluate(args) -> tuple[dict, dict[str, np.ndarray], dict[str, np.ndarray]]:
     """The quality JSON, the per-token arrays, and the compact log-probabilities (of the baseline, else empty)."""
-    corpus = files.read_json(args.corpus)
+    corpus = corpus_file.read(args.corpus)
     result = opened(args, corpus)
     try:
         if is_random(args.model_folder):

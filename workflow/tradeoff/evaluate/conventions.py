@@ -25,7 +25,8 @@ BOS: ``windows`` and ``strided`` put it once, at the head of the text (as tokeni
 each document, where the harness scores it as a token; ``study`` never.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -38,6 +39,8 @@ from workflow.tradeoff.words import convention
 
 STUDY_ROWS, STUDY_CHARACTERS, STUDY_TOKENS = 50, 50, 512
 LLAMA_CPP_TOKENS = 512
+CHARACTERS = 5  # of a token, to begin with
+PIECE = 1 << 12  # characters of a row that are taken at once
 BLANK_LINE, RAW, ROWS, PAGES = '"\\n\\n".join(rows)', "raw text", "each row alone", "each document alone, detokenized"
 
 
@@ -124,7 +127,12 @@ def vocabulary(tokenizer, bos: str) -> Vocabulary:
 
 
 def plan(
-    name: str, rows: list[str], documents: list[int], vocab: Vocabulary, context: int, max_tokens: int | None = None
+    name: str,
+    rows: Iterable[str],
+    documents: Sequence[int],
+    vocab: Vocabulary,
+    context: int,
+    max_tokens: int | None = None,
 ) -> Plan:
     """Cut a corpus under the convention ``name``.
 
@@ -143,12 +151,15 @@ def plan(
     elif name == "study":
         result = _study(rows, vocab, context)
     elif name == "llama.cpp":
-        ids = [*vocab.head, *vocab.encode(raw_text(rows))]
+        wanted = max_tokens and (max_tokens // (LLAMA_CPP_TOKENS // 2 - 1) + 1) * LLAMA_CPP_TOKENS
+        ids = [*vocab.head, *_beginning(raw_pieces(rows), vocab.encode, wanted)]
         windows = _llama_cpp(ids, vocab.bos)
         result = Plan(name, _first(windows, max_tokens), vocab.decision, RAW, LLAMA_CPP_TOKENS)
     else:
         length = int(match["windows"] or match["length"])
-        ids = [*vocab.head, *vocab.encode("\n\n".join(rows))]
+        step = int(match["stride"] or length)
+        wanted = max_tokens and length + (max_tokens // min(step, length - 1) + 1) * step
+        ids = [*vocab.head, *_beginning(_between(rows, "\n\n"), vocab.encode, wanted)]
         windows = _strided(ids, length, int(match["stride"])) if match["stride"] else _windows(ids, length)
         result = Plan(name, _first(windows, max_tokens), vocab.decision, BLANK_LINE, length)
     if not result.windows:
@@ -170,6 +181,37 @@ def _first(windows: Iterator[Window], max_tokens: int | None) -> list[Window]:
         if max_tokens and scored >= max_tokens:
             break
     return taken
+
+
+def _beginning(pieces: Iterable[str], encode: Callable, wanted: int | None) -> Sequence[int]:
+    """Ids of the text that ``pieces`` make up; if ``wanted``, only its first ones, at least as many where it has them.
+
+    A token at the end of a part may be another one in the whole. So parts grow until the wanted tokens of one are those
+    of the next, which is twice as long.
+    """
+    if not wanted:
+        return encode("".join(pieces))
+    rest = (piece[start : start + PIECE] for piece in pieces for start in range(0, len(piece), PIECE))
+    text, size, before = [], 0, None
+    aim = CHARACTERS * wanted
+    while True:
+        whole = True
+        for piece in rest:
+            text.append(piece)
+            size += len(piece)
+            if size >= aim:
+                whole = False
+                break
+        ids = encode("".join(text))
+        if whole or (len(ids) >= wanted and before == ids[:wanted]):
+            return ids[:wanted] if not whole else ids
+        before, aim = ids[:wanted], 2 * size
+
+
+def _between(rows: Iterable[str], join: str) -> Iterator[str]:
+    """Pieces of the text of ``rows`` with ``join`` between them."""
+    for index, row in enumerate(rows):
+        yield join + row if index else row
 
 
 def _array(ids: Sequence[int]) -> np.ndarray:
@@ -203,17 +245,17 @@ def _llama_cpp(ids: list[int], bos: int | None) -> Iterator[Window]:
         yield Window(tokens, length - length // 2 - 1, window.block)
 
 
-def _study(rows: list[str], vocab: Vocabulary, context: int) -> Plan:
-    chosen = [row for row in rows if len(row.strip()) > STUDY_CHARACTERS][:STUDY_ROWS]
+def _study(rows: Iterable[str], vocab: Vocabulary, context: int) -> Plan:
+    chosen = itertools.islice((row for row in rows if len(row.strip()) > STUDY_CHARACTERS), STUDY_ROWS)
     length = min(STUDY_TOKENS, context)
-    encoded = [vocab.encode(row)[:length] for row in chosen]
+    encoded = [_beginning([row], vocab.encode, length)[:length] for row in chosen]
     # a row of one token predicts nothing, yet the study's weights would count it
     windows = [Window(_array(ids), len(ids) - 1, block) for block, ids in enumerate(encoded) if len(ids) > 1]
     return Plan("study", windows, "never", ROWS, length, {"row_tokens": sum(len(window.tokens) for window in windows)})
 
 
 def _word(
-    name: str, rows: list[str], documents: list[int], vocab: Vocabulary, length: int, max_tokens: int | None
+    name: str, rows: Iterable[str], documents: Sequence[int], vocab: Vocabulary, length: int, max_tokens: int | None
 ) -> Plan:
     if vocab.prefix is None:
         raise UserError(f"evaluate.conventions: {name!r} needs a BOS or EOS token and the model's tokenizer has none")
@@ -252,26 +294,35 @@ def _rolling(ids: list[int], prefix: int, length: int) -> Iterator[tuple[list[in
         yield stream[max(0, stop - length) : stop + 1], stop - start
 
 
-def lines_of(rows: list[str]) -> list[str]:
+def lines_of(rows: Iterable[str]) -> Iterator[str]:
     """The lines of the raw text. WikiText's rows keep their newline, and its row "" is a line of one space."""
     if any(row.endswith("\n") for row in rows):
-        return [row.removesuffix("\n") if row else " " for row in rows]
-    return rows
+        return (row.removesuffix("\n") if row else " " for row in rows)
+    return iter(rows)
 
 
-def raw_text(rows: list[str]) -> str:
-    """The text as it was before it was cut into rows; of WikiText's rows, the published file byte for byte."""
-    end = "\n" if any(row.endswith("\n") for row in rows) else ""
-    return "\n".join(lines_of(rows)) + end
+def raw_pieces(rows: Iterable[str]) -> Iterator[str]:
+    """Pieces of the text before it was cut into rows; of WikiText's rows, the published file byte for byte."""
+    yield from _between(lines_of(rows), "\n")
+    if any(row.endswith("\n") for row in rows):
+        yield "\n"
 
 
-def pages(rows: list[str], documents: list[int]) -> list[list[str]]:
-    """The lines of each document, as lm-eval's data set has them: the last one keeps the text's last newline."""
-    lines = lines_of(rows)
-    starts = list(documents) or [0]
-    if any(line.strip() for line in lines[: starts[0]]):
-        starts.insert(0, 0)
-    cut = [lines[start:stop] for start, stop in zip(starts, [*starts[1:], len(lines)], strict=True)]
-    if cut and rows and rows[-1].endswith("\n"):
-        cut[-1].append("")
-    return [page for page in cut if any(line.strip() for line in page)]
+def pages(rows: Iterable[str], documents: Sequence[int]) -> Iterator[list[str]]:
+    """The lines of each document, as lm-eval's data set has them: the last one keeps the text's last newline.
+
+    What stands before the first document is one of its own.
+    """
+    starts, page, last = iter([*documents, None]), [], ""
+    start = next(starts)
+    for index, (row, line) in enumerate(zip(rows, lines_of(rows), strict=True)):
+        while start is not None and index >= start:
+            if any(map(str.strip, page)):
+                yield page
+            page, start = [], next(starts)
+        page.append(line)
+        last = row
+    if last.endswith("\n"):
+        page.append("")
+    if any(map(str.strip, page)):
+        yield page

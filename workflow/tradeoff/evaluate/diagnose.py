@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from workflow.tradeoff import corpus as corpus_file
 from workflow.tradeoff import errors, files, variants
 from workflow.tradeoff.errors import CellFailure, UserError
 from workflow.tradeoff.variants import VARIANTS
@@ -129,7 +130,7 @@ def examine(quality: dict, archive: Path, args, convention: str, mean: float | N
 
     tokenizer = AutoTokenizer.from_pretrained(args.model_folder, local_files_only=True)
     engine = engines.load(VARIANTS[args.variant], args.artifact, args.model_folder, args.device, args.threads)
-    corpus = files.read_json(args.corpus)
+    corpus = corpus_file.read(args.corpus)
     bos = (quality.get("conventions") or {}).get(convention, {}).get("bos", "auto")
     vocabulary = conventions.vocabulary(tokenizer, bos)
     plan = conventions.plan(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from workflow.tradeoff import corpus as corpus_file
 from workflow.tradeoff import errors, files
 from workflow.tradeoff.run import environment
 
@@ -24,7 +25,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--outputs", nargs="+", type=Path, required=True, help="quality/{model}/{variant}.json")
     args = parser.parse_args(argv)
-    corpus = files.read_json(args.corpus)
+    corpus = corpus_file.read(args.corpus)
     here = environment.collect(args.device, args.threads)
     for output, baseline in zip(args.outputs, args.baselines, strict=True):
         with files.atomic_file(output.with_suffix(".npz")) as temporary:

@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter
 from pathlib import Path
 
-from workflow.tradeoff import files
+from workflow.tradeoff import corpus, files
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.fetch.sources import hub, local, pypi, texts
 from workflow.tradeoff.fetch.sources.keys import WHEEL, check_keys, say, scratch
@@ -49,14 +49,13 @@ def fetch_corpus(name: str, source: dict, output: Path) -> dict:
     if changed:
         counts = ", ".join(f"{count:,} {kind}" for kind, count in changed.items())
         say(f"{what}: made plain: {counts}")
-    corpus = {
+    facts = {
         "name": name,
         "license": source.get("license", "not stated"),
         "source": source,
         "sha256": digest,
         "normalized": dict(changed),
-        "rows": rows,
         "documents": documents,
     }
-    files.write_json(output, corpus)
-    return corpus
+    corpus.write(output, facts, rows)
+    return facts | {"rows": rows}
