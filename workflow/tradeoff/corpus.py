@@ -23,7 +23,8 @@ class Rows:
             for line in file:
                 if line.startswith(b"]"):
                     return
-                yield json.loads(line.rstrip(b",\n"))
+                if line := line.rstrip(b",\n"):
+                    yield json.loads(line)
 
 
 def write(path: Path, facts: Mapping, rows: Iterable[str]) -> None:
