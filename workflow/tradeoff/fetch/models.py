@@ -80,8 +80,9 @@ def from_local(name: str, source: dict, dtype: str, folder: Path) -> dict:
 def from_gguf(path: Path, dtype: str, folder: Path, what: str) -> dict:
     dtype = "float32" if dtype == "auto" else dtype
     pairs = gguf_file.convert(path, folder, dtype=dtype, what=what)
-    files.check_disk(folder, path.stat().st_size, f"a copy of {what}")
-    shutil.copyfile(path, folder / gguf_text.KEPT)
+    if len(gguf_file.parts(path, what)) == 1:
+        files.check_disk(folder, path.stat().st_size, f"a copy of {what}")
+        shutil.copyfile(path, folder / gguf_text.KEPT)
     return {"dtype": dtype, "license": pairs.get("general.license"), "random": False}
 
 
