@@ -78,7 +78,7 @@ def keep(model: Path, folder: Path) -> dict:
     """The model's own GGUF file, by a hard link where the file system has them."""
     source = model / gguf_text.KEPT
     if not source.is_file():
-        raise CellFailure("not_applicable", f"{model.name} was not fetched as a GGUF file in one part, so it has none to keep")
+        raise CellFailure("not_applicable", f"{model.name} was not fetched as a GGUF file in one part: none is kept")
     try:
         os.link(source, folder / FILE)
     except OSError:
