@@ -27,6 +27,7 @@ report: os.path.abspath(f"{RESULTS}/landing.rst")
 
 onstart:
     hold_the_folder()
+    show_progress()
 
 
 onerror:

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from snakemake.logging import logger
 from snakemake.utils import validate
 
 sys.path.insert(0, workflow.basedir)  # the package lies beside the Snakefile
@@ -15,7 +16,7 @@ os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), *os.get
 
 from workflow.tradeoff.run import config as study_config
 from workflow.tradeoff.run.environment import libraries
-from workflow.tradeoff.run import needs, running
+from workflow.tradeoff.run import needs, progress, running
 from workflow.tradeoff.run.digest import code
 from workflow.tradeoff import words
 from workflow.tradeoff.errors import UserError
@@ -164,6 +165,12 @@ def hold_the_folder():
         held = running.hold(Path(".snakemake/run.lock"), Path.cwd())
     except UserError as error:
         sys.exit(f"error: {error}")
+
+
+def show_progress():
+    """One line a job from here on; Snakemake's own account of it, with its command, goes to its log file."""
+    jobs = progress.numbered(workflow.dag.needrun_jobs())
+    progress.attach(logger, jobs, Path(RESULTS) / "logs" / "progress.log", {"measure": config["measure"]["budget_s"]})
 
 
 def say_why_again():
