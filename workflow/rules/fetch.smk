@@ -6,6 +6,7 @@ INPUTS:
 OUTPUTS:
     {results}/preflight.json             on a GPU: the card, its driver and torch's build, which fit
     {results}/models/{model}/            safetensors, tokenizer, manifest.json
+    {results}/artifacts/{model}/checkpoint-{variant}/    a quantized checkpoint as it was published
     {results}/corpus/{corpus}.json       rows, documents, license
     {results}/environment.json           the machine, the libraries, the code and the config
 """
@@ -56,7 +57,7 @@ rule fetch_model:
     container:
         CONTAINER
     params:
-        code=code("fetch"),
+        code=code("fetch.models"),
         source=lambda wildcards: json.dumps(
             {
                 key: value
@@ -76,6 +77,37 @@ rule fetch_model:
         """
 
 
+rule fetch_checkpoint:
+    input:
+        model=f"{RESULTS}/models/{{model}}/manifest.json",
+        corpus=f"{RESULTS}/corpus/{CORPUS}.json",
+    output:
+        f"{RESULTS}/artifacts/{{model}}/checkpoint-{{variant}}/manifest.json",
+    log:
+        f"{RESULTS}/logs/fetch/{{model}}_checkpoint-{{variant}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/fetch/{{model}}_checkpoint-{{variant}}.tsv"
+    container:
+        CONTAINER
+    params:
+        code=code("fetch.published"),
+        source=lambda wildcards: json.dumps(dict(VARIANTS[wildcards.variant].checkpoint), sort_keys=True),
+        engine=lambda wildcards: VARIANTS[wildcards.variant].engine,
+        model=lambda wildcards, input: folder_of(input.model),
+        folder=lambda wildcards, output: folder_of(output[0]),
+    shell:
+        """
+        python -m workflow.tradeoff.fetch checkpoint \\
+        --name {wildcards.variant:q} \\
+        --source {params.source:q} \\
+        --engine {params.engine:q} \\
+        --model-folder {params.model:q} \\
+        --corpus {input.corpus:q} \\
+        --output {params.folder:q} \\
+        2> >(tee {log:q} >&2)
+        """
+
+
 rule fetch_corpus:
     input:
         READY,
@@ -88,7 +120,7 @@ rule fetch_corpus:
     container:
         CONTAINER
     params:
-        code=code("fetch"),
+        code=code("fetch.corpora"),
         source=lambda wildcards: json.dumps(
             {
                 key: value

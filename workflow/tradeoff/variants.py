@@ -74,6 +74,12 @@ class Variant:
     def quantized(self) -> bool:
         return self.bits < 16
 
+    def stored_in(self, bits: int) -> bool:
+        """Whether weights of ``bits`` are what the variant says: its own number, or of a published checkpoint fewer
+        than a float's 16.
+        """
+        return bits < 16 if self.checkpoint else bits == self.bits
+
     @property
     def cache(self) -> bool:
         """Whether past keys and values are kept; without, each token runs the whole sequence again."""

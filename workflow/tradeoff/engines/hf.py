@@ -2,10 +2,12 @@
 
 import importlib
 import logging
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
@@ -22,6 +24,7 @@ from workflow.tradeoff.variants import Variant
 # bitsandbytes warns on every call that INT8 activations pass through float16: said once, in the README
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
+FLOAT = 16  # bits from which a weight counts as not quantized
 PROBE = 8  # tokens of a prompt that is only run to look at what it leaves
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -48,7 +51,7 @@ def load_model(variant: Variant, artifact: Path, device: str):
         artifact,
         dtype=compute_dtype(variant, device),
         device_map={"": device},
-        quantization_config=quantization_config(variant, device),
+        **quantization(variant, device),
         use_safetensors=True,
         local_files_only=True,
         trust_remote_code=False,
@@ -65,18 +68,20 @@ def compute_dtype(variant: Variant, device: str) -> torch.dtype:
     return DTYPES.get(variant.precision, torch.float32 if device == "cpu" else torch.float16)
 
 
-def quantization_config(variant: Variant, device: str) -> BitsAndBytesConfig | None:
+def quantization(variant: Variant, device: str) -> dict[str, BitsAndBytesConfig]:
+    """How the weights are quantized while they are loaded; nothing for those that are not, or are already."""
     if variant.quantizer != "bitsandbytes":
-        return None
+        return {}
     recipe = variant.recipe
     if recipe["bits"] == 8:
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=recipe["threshold"])
-    return BitsAndBytesConfig(
+        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=recipe["threshold"])}
+    config = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=recipe["type"],
         bnb_4bit_use_double_quant=recipe["double_quant"],
         bnb_4bit_compute_dtype=compute_dtype(variant, device),
     )
+    return {"quantization_config": config}
 
 
 class HfEngine:
@@ -164,7 +169,11 @@ def torch_proof(network, variant: Variant, step: Callable[[], object]) -> dict:
     traced = matrices.watch(network, [tensor for tensor in tensors if tensor.dtype != torch.bool], step)
     sizes = matrices.products(network, traced)
     total = sum(size for size, _ in sizes)
-    quantized = sum(size for size, bits in sizes if bits == variant.bits)
+    by_bits = Counter()
+    for size, bits in sizes:
+        by_bits[str(bits)] += size
+    # what was published says its own bits
+    quantized = sum(size for bits, size in by_bits.items() if variant.stored_in(int(bits)))
     return {
         "weight_bytes": weight_bytes,
         "parameters": parameters,
@@ -172,10 +181,26 @@ def torch_proof(network, variant: Variant, step: Callable[[], object]) -> dict:
         "linear_weights": total,
         "linear_quantized": quantized,
         "quantized_fraction": quantized / total,
+        "weights_by_bits": dict(by_bits),
         "cache": True,
         "attention": network.config._attn_implementation,
         "attention_left_out": getattr(network, "attention_left_out", ""),
+        **(published(network) if variant.checkpoint else {}),
     }
+
+
+def published(network) -> dict:
+    """What a published checkpoint says of its quantization, and the layers that it left in float."""
+    stated = getattr(network.config, "quantization_config", None) or {}
+    names = {name: module for name, module in network.named_modules() if not isinstance(module, nn.Embedding)}
+    floats = [
+        name
+        for name, module in names.items()
+        if any(part.ndim >= 2 and matrices.stored(part)[1] >= FLOAT for part in module.parameters(recurse=False))
+    ]
+    stated = stated if isinstance(stated, dict) else stated.to_dict()
+    plain = {key: value for key, value in stated.items() if isinstance(value, str | int | float | bool | list)}
+    return {"quantization": plain, "float_layers": floats}
 
 
 def _tensors(network):

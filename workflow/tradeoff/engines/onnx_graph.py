@@ -33,7 +33,8 @@ LOOKUPS = {"Gather", "GatherND", "GatherElements", "GatherBlockQuantized"}
 def graph_proof(path: Path, bits: int) -> dict:
     """What ``Engine.proof`` says of the weights, and ``nodes``, read from a model file.
 
-    bits: of a weight as the variant's name says it; weights stored in other widths count as not quantized.
+    bits: of a weight as the variant's name says it; weights stored in other widths count as not quantized. 0: as a
+    published file has them, any below 16.
     """
     graph = onnx.load(path, load_external_data=False).graph
     nodes = list(every_node(graph))
@@ -54,7 +55,7 @@ def graph_proof(path: Path, bits: int) -> dict:
         if name not in matrices and (readers[name] <= LOOKUPS or name in ("cosines", "sines")):
             unread += size
     total = sum(count for count, _ in matrices.values())
-    quantized = sum(count for count, width in matrices.values() if width == bits)
+    quantized = sum(count for count, width in matrices.values() if (width == bits if bits else width < 16))
     return {
         "weight_bytes": dict(weight_bytes),
         "unread_bytes": unread,

@@ -42,6 +42,7 @@ NEEDED = {
         "pypi": ("package", "member", "sha256", "format"),
         "local": ("path", "sha256", "format"),
     },
+    "checkpoint": {"hub": ("repo", "revision"), "pypi": ("package", "member", "sha256"), "local": ("path",)},
 }
 # what it may have beside
 OPTIONAL = {
@@ -52,8 +53,9 @@ OPTIONAL = {
         "random": ("dtype", "license"),
     },
     "corpus": {"hub": ("license", "sha256"), "pypi": ("license", "bytes"), "local": ("license",)},
+    "checkpoint": {"hub": ("file", "license"), "pypi": ("license", "bytes"), "local": ("license", "sha256")},
 }
-COMMON = {"models": ("source", "variants", "baseline"), "corpus": ("source", "name")}
+COMMON = {"checkpoint": ("source",), "models": ("source", "variants", "baseline"), "corpus": ("source", "name")}
 
 
 def _check_once(node, path: str) -> None:
@@ -173,6 +175,9 @@ def _suggest(word: str, known) -> str:
 def check_meaning(config: dict) -> None:
     """Raise UserError for what a schema cannot see, and let VARIANTS know the config's own (defaults filled in)."""
     define(config["define"])
+    for name, variant in config["define"].items():
+        if entry := variant.get("checkpoint"):
+            _check_source(f"define.{name}.checkpoint", "checkpoint", entry)
     for name in config["evaluate"]["conventions"]:
         convention(name)
     _check_source("corpus", "corpus", config["corpus"])
@@ -214,6 +219,8 @@ def check_meaning(config: dict) -> None:
 
 
 def _check_source(where: str, kind: str, entry: dict) -> None:
+    if entry.get("source") not in NEEDED[kind]:
+        raise UserError(f"config key {where}.source: {entry.get('source')!r} is none of {', '.join(NEEDED[kind])}")
     for key in NEEDED[kind][entry["source"]]:
         if key not in entry:
             raise UserError(f"config key {where}.{key} is missing: add it, the source {entry['source']} needs it")

@@ -21,7 +21,8 @@ def not_quantized(variant: Variant, proof: Mapping) -> str | None:
     """
     if not variant.quantized:
         return None
-    fraction, counted = proof.get("quantized_fraction"), proof.get("counted") or f"{variant.bits}-bit"
+    fraction, counted = proof.get("quantized_fraction"), proof.get("counted")
+    counted = counted or (f"{variant.bits}-bit" if variant.bits else "of fewer than 16 bits")
     if fraction is None:
         return f"nothing shows that the linear weights are {counted}: the proof has no quantized_fraction"
     if fraction >= QUANTIZED_LEAST:

@@ -143,7 +143,8 @@ def bytes_per_token(cell: Cell) -> float | None:
         return total - proof["unread_bytes"] + cache
     size = _float_size(proof.get("weight_bytes") or {})
     linear, quantized = proof.get("linear_weights") or 0, proof.get("linear_quantized") or 0
-    products = quantized * cell.spec.bits / 8 + (linear - quantized) * size
+    # of a published checkpoint the bits are not known here: the most that a quantized weight has
+    products = quantized * (cell.spec.bits or 8) / 8 + (linear - quantized) * size
     table = (cell.facts.get("embedding_parameters") or 0) * size
     read = total - table if table and total - table >= products else total
     return read + cache

@@ -15,11 +15,11 @@ def pinned(revision: str) -> str:
     return revision
 
 
-def model(repo: str, revision: str, output: Path) -> tuple[Path, str | None]:
+def model(repo: str, revision: str, output: Path, quantized: bool = False) -> tuple[Path, str | None]:
     """The hub cache's folder with the model ``repo`` at commit ``revision``, and the licence of its card.
 
     The config is read, and the free space for the rest in the cache and in ``output`` checked, before the weights are
-    downloaded. Without a connection, a copy that the cache holds already is used.
+    downloaded. Without a connection, a copy that the cache holds already is used. quantized: whether it may be.
     Raises UserError when the hub has no such model, gives no access, or cannot be reached.
     """
     import huggingface_hub as hub
@@ -38,7 +38,8 @@ def model(repo: str, revision: str, output: Path) -> tuple[Path, str | None]:
         sizes = {file.rfilename: file.size or 0 for file in found.siblings}
         names = checkpoint.wanted(sizes, what)
         config = Path(hub.hf_hub_download(repo, "config.json", revision=revision)).parent
-        kinds.refuse_quantized(kinds.raw(config, what), sizes, what)
+        if not quantized:
+            kinds.refuse_quantized(kinds.raw(config, what), sizes, what)
         kinds.model_class(kinds.read_config(config, what), what)
         if names[-1].endswith(".index.json"):
             index = names[-1]
@@ -58,6 +59,24 @@ def model(repo: str, revision: str, output: Path) -> tuple[Path, str | None]:
     except Exception as error:
         raise translate(error, what) from error
     return Path(folder), (found.card_data or {}).get("license")
+
+
+def file(repo: str, revision: str, name: str, output: Path) -> Path:
+    """The hub cache's copy of one file of ``repo``; UserError when it cannot be had."""
+    import huggingface_hub as hub
+
+    what = f"{name} of {repo}"
+    pinned(revision)
+    try:
+        found = hub.HfApi().get_paths_info(repo, [name], revision=revision)
+        if not found:
+            raise UserError(f"the hub's {repo} has no file {name}: correct it")
+        files.check_disk(output, 2 * found[0].size, what)
+        return Path(hub.hf_hub_download(repo, name, revision=revision))
+    except UserError:
+        raise
+    except Exception as error:
+        raise translate(error, what) from error
 
 
 def dataset(repo: str, config: str | None, split: str, revision: str) -> list[str]:
