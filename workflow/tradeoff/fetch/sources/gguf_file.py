@@ -48,7 +48,7 @@ def convert(path: Path, folder: Path, *, dtype: str, what: str) -> dict:
     Raises UserError when transformers cannot read its architecture, it is no causal LM, or its tokenizer is unknown.
     """
     import torch
-    from transformers import AutoConfig
+    from transformers import AutoConfig, GgufConfig
 
     pairs = metadata(path, what)
     try:
@@ -63,9 +63,17 @@ def convert(path: Path, folder: Path, *, dtype: str, what: str) -> dict:
     width = torch.finfo(getattr(torch, dtype)).bits // 8
     files.check_disk(folder, width * facts.of_config(config)["parameters"], f"{what} as {dtype}")
     model, report = causal.from_pretrained(
-        path.parent, config=config, gguf_file=path.name, dtype=getattr(torch, dtype), output_loading_info=True
+        path.parent,
+        config=config,
+        gguf_file=path.name,
+        quantization_config=GgufConfig(dequantize=True),
+        dtype=getattr(torch, dtype),
+        output_loading_info=True,
     )
     checkpoint.refuse_missing(report, what)
+    # the weights are plain now; transformers takes them for GGUF blocks still, and would not save them
+    model.hf_quantizer = None
+    model.config.quantization_config = None
     model.save_pretrained(folder)
     return pairs
 
