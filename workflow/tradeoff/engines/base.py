@@ -46,7 +46,7 @@ class Engine(Protocol):
         """What really ran. Keys that every engine gives:
 
         weight_bytes: {dtype: bytes} of all parameters in memory, quantization constants included;
-        unread_bytes: of these, what a decoded token does not read (tables but for one row, experts it is not sent to);
+        unread_bytes: of these, what a decoded token does not read (tables but for a row, experts it is not sent to);
         linear_weights: number of weights in matrices that a step multiplies by, in whatever layout (see ``matrices``);
         linear_quantized: how many of these are stored in the variant's own number of bits;
         quantized_fraction: their ratio;
