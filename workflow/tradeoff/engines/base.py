@@ -40,7 +40,7 @@ class Engine(Protocol):
         """Wait until the device has done all that was asked of it."""
 
     def cache_bytes(self, length: int) -> int:
-        """Bytes that a cache of ``length`` tokens takes, by its own tensors; 0 without one. May begin a new sequence."""
+        """Bytes that a cache of ``length`` tokens takes, by its own tensors; 0 without one. Begins a new sequence."""
 
     def proof(self) -> dict:
         """What really ran. Keys that every engine gives:
