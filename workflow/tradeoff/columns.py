@@ -116,7 +116,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "relevance": "1 to 5: keeps to the prompt's words.",
     },
     "Proof": {
-        "quantized_fraction": "Share of the linear layers' weights that are stored in the variant's own bits.",
+        "quantized_fraction": "Share of the weights of a step's matrices that are stored in the variant's own bits.",
         "bytes_per_token": "Bytes that one decoded token must read: weights once, and the cache.",
         "mbu_pct": "Model bandwidth utilization: bytes_per_token × decode speed in percent of the memory bandwidth "
         "that was measured in the same run. Near 100 no faster run is possible without fewer bytes.",

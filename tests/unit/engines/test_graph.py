@@ -32,6 +32,7 @@ def test_the_same_tokens_and_scores_as_transformers(model):
     engine = load("torch-fp16-graph", model)
     assert engine.generate(PROMPT, NEW).tolist() == eager.generate(PROMPT, NEW).tolist()
     ids = torch.cat([PROMPT, PROMPT.flip(1)])
+    # float32 sums in another order: 1e-7 of a logit of some tens, through two layers
     torch.testing.assert_close(engine.score(ids, 3), eager.score(ids, 3), atol=1e-4, rtol=1e-4)
 
 
@@ -80,11 +81,17 @@ def test_bitsandbytes_weights_give_its_own_scores(model, source):
     eager = hf.load(VARIANTS[source], model, model, "cpu", 1)
     expected = eager.score(PROMPT)
     engine = load(source + "-graph", model)
-    torch.testing.assert_close(engine.score(PROMPT), expected, atol=2e-2, rtol=2e-2)
+    # where a CPU has bfloat16 units (AMX), a library's product of one row may use them and that of many not: the two
+    # differ by what bfloat16 costs this model, which torch tells, once in weights and once in activations
+    exact, rounded = (hf.load(VARIANTS[name], model, model, "cpu", 1) for name in ("torch-fp32", "torch-bf16"))
+    tolerance = 2 * (rounded.score(PROMPT).float() - exact.score(PROMPT)).abs().max().item()
+    loss = (expected - exact.score(PROMPT)).abs().max().item()
+    torch.testing.assert_close(engine.score(PROMPT), expected, atol=tolerance, rtol=0)
+    assert source != "bnb-nf4" or tolerance < loss  # other weights than these would be seen
     ids = engine.generate(PROMPT, 8)
     step = engine.score(ids[:, :-1], PROMPT.shape[1] - 1)[0]
     chosen = step.gather(1, ids[0, PROMPT.shape[1] :, None])[:, 0]
-    assert (step.amax(-1) - chosen).max() < 0.05  # a tie may fall the other way
+    assert (step.amax(-1) - chosen).max() < 2 * tolerance  # a tie may fall the other way
 
 
 def test_proof_counts_each_storage_once(model):

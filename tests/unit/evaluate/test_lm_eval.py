@@ -60,4 +60,5 @@ def test_word_perplexity_is_the_harness_s(tmp_path, kind, adds_bos, length):
     pages = ["\n".join(page) for page in conventions.pages(ROWS, DOCUMENTS)]
     (tmp_path / "task").mkdir()
     theirs, _ = Harness(folder, pages, tmp_path / "task", length, 4, "cpu").run()
+    # both in float32, batched otherwise: exp of a sum over some hundred tokens, each rounded by 1e-6
     assert ours == pytest.approx(theirs, rel=1e-3)

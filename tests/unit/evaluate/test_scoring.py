@@ -29,6 +29,7 @@ def test_scores_are_the_slow_ones(folder, name):
     plan = make_plan(folder, name, "always")
     scores = scoring.score(load(folder), plan, batch_tokens=300)
     slow = Slow(folder).nll(plan, limit=150)
+    # float32 logits against float64 ones: sums of 64 products round by some 1e-6
     np.testing.assert_allclose(scores.nll[: len(slow)], slow, atol=2e-5)
     assert scores.nll.dtype == np.float32 and scores.block.dtype == scores.token.dtype == np.int32
     assert len(scores.nll) == len(scores.block) == len(scores.token) == plan.tokens

@@ -30,6 +30,7 @@ def engine(model, tmp_path_factory):
 def test_the_same_tokens_and_scores_as_transformers(model, engine):
     eager = hf.load(VARIANTS["torch-fp32"], model, model, "cpu", 1)
     ids = torch.cat([PROMPT, PROMPT.flip(1)])
+    # float32 sums in another order, and ONNX Runtime's own approximation of GELU and SiLU
     torch.testing.assert_close(engine.score(ids, 3), eager.score(ids, 3), atol=1e-3, rtol=1e-3)
     assert engine.generate(PROMPT, NEW).tolist() == eager.generate(PROMPT, NEW).tolist()
 

@@ -94,12 +94,13 @@ def test_the_mix_of_q4_k_m_by_hand():
     rows = {"token_embd.weight": (512, 256), "output.weight": (512, 256), "output_norm.weight": (256,)}
     for layer in range(8):
         for part in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"):
+            rows[f"blk.{layer}.{part}.bias"] = (256,)  # is no matrix of a block, and does not count as one
             rows[f"blk.{layer}.{part}.weight"] = (256, 256)
     types = gguf_mix.assign(rows, "q4_k_m", layers=8, importance=False)
     wide = {layer for layer in range(8) if gguf_mix.more_bits(layer, 8)}
     assert wide == {0, 3, 6, 7}
     for name, kind in types.items():
-        if name == "output_norm.weight":
+        if name == "output_norm.weight" or name.endswith(".bias"):
             assert kind == "F32"
         else:
             kept = any(part in name for part in ("attn_v", "ffn_down")) and int(name.split(".")[1]) in wide

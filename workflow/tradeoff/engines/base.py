@@ -40,18 +40,19 @@ class Engine(Protocol):
         """Wait until the device has done all that was asked of it."""
 
     def cache_bytes(self, length: int) -> int:
-        """Bytes that the keys and values of ``length`` tokens take; 0 without a cache."""
+        """Bytes that a cache of ``length`` tokens takes, by its own tensors; 0 without one. Begins a new sequence."""
 
     def proof(self) -> dict:
         """What really ran. Keys that every engine gives:
 
         weight_bytes: {dtype: bytes} of all parameters in memory, quantization constants included;
-        unread_bytes: of these, tables of which a decoded token reads one row (positions, an untied embedding);
-        linear_weights: number of weights of linear layers (the LM head among them, when it is one);
+        unread_bytes: of these, what a decoded token does not read (tables but for a row, experts it is not sent to);
+        linear_weights: number of weights in matrices that a step multiplies by, in whatever layout (see ``matrices``);
         linear_quantized: how many of these are stored in the variant's own number of bits;
         quantized_fraction: their ratio;
         cache: whether past keys and values are used.
-        Torch engines add ``parameters`` {"dtype@device": count}; ONNX adds ``nodes`` {op type: count},
+        transformers' add ``parameters`` {"dtype@device": count}, ``attention`` and ``attention_left_out`` (what the
+        model's default would leave out, so that eager ran); ONNX adds ``nodes`` {op type: count},
         ``providers`` {provider: nodes}, ``heavy_elsewhere`` (op types of matrix products that run on a
         provider other than the one asked for) and ``memcpy`` (nodes). An engine may add ``counted``, what
         ``linear_quantized`` counts where it is not the variant's bits, as words after "the linear weights are", and

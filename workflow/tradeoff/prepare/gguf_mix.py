@@ -34,7 +34,7 @@ def assign(
     order = sorted(rows, key=_layer)
     tied = "output.weight" not in rows
     values = [name for name in order if _is_value(name)]
-    downs = [name for name in order if ".ffn_down" in name]
+    downs = [name for name in order if name.endswith(".ffn_down.weight")]
     types = {}
     for name in order:
         shape = rows[name]

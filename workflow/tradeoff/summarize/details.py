@@ -121,6 +121,7 @@ def proof(cells: Iterable[Cell]) -> pd.DataFrame:
                 "nodes_by_provider": _listed(found.get("providers")),
                 "heavy_elsewhere": ", ".join(map(str, found.get("heavy_elsewhere") or [])) or None,
                 "memcpy_nodes": found.get("memcpy"),
+                "attention": found.get("attention"),
                 "cache": {True: "yes", False: "no"}.get(found.get("cache")),
                 "cache_growth": _steps(growth_facts),
                 "kernels_per_token": kernels.get("kernels_per_token"),

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from workflow.tradeoff.run.environment import COMPARED, flatten
 from workflow.tradeoff.variants import Variant
 
-QUANTIZED_LEAST = 0.5  # share of the linear weights that must be stored in the variant's own bits
+QUANTIZED_LEAST = 0.5  # share of the weights in matrices that must be stored in the variant's own bits
 KL_MOST = 2.0  # nats a token; a rounding of weights that still works stays far below one
 DELTA_NLL_MOST = 2.0  # nats a token: perplexity 7.4 times the baseline's
 
