@@ -231,6 +231,7 @@ def test_weights_that_are_no_numbers_are_the_checkpoints_own_fault(stage, llama,
     state = load_file(folder / "model.safetensors")
     state["model.layers.1.mlp.down_proj.weight"][3, :2] = math.nan
     save_file(state, folder / "model.safetensors", {"format": "pt"})
+    files.write_manifest(folder, source={})
     result = stage.run("torch-fp32", "--artifact", str(folder), "--model-folder", str(folder))
     assert result["status"] == "diverged"
     assert "checkpoint itself holds NaN or infinity, in model.layers.1.mlp.down_proj.weight (2 of" in result["reason"]
@@ -241,6 +242,7 @@ def test_a_chat_template_that_raises_costs_the_text_alone(stage, llama, tmp_path
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.chat_template = "{{ raise_exception('a system turn is needed') }}"
     tokenizer.save_pretrained(folder)
+    files.write_manifest(folder, source={})
     places = ("--artifact", str(folder), "--model-folder", str(folder))
     result = stage.run("torch-fp32", *places, names=["windows-64"])
     assert result["status"] == "ok" and result["conventions"]["windows-64"]["perplexity"] > 1
