@@ -168,7 +168,7 @@ def write(
             write_json(path, data)
             study.quality.append(path)
     study.corpus = folder / "corpus" / "synthetic-wiki.json"
-    write_json(study.corpus, CORPUS)
+    write_json(study.corpus, CORPUS | {"digest": corpus_digest(CORPUS)})
     study.environment = folder / "environment.json"
     write_json(study.environment, where)
     return study

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from workflow.tradeoff import files, loaded
+from workflow.tradeoff import corpus, files, loaded
 from workflow.tradeoff.errors import UserError
 
 
@@ -137,9 +137,27 @@ def test_an_artifact_that_was_fetched_has_no_model_to_be_made_of(folder, tmp_pat
 
 
 def test_a_corpus_is_known_by_what_is_scored(tmp_path):
-    corpus = {"name": "c", "rows": ["One.\n", "Two.\n"], "documents": [0]}
-    corpus["digest"] = loaded.corpus_digest(corpus)
-    assert loaded.check_corpus(tmp_path, corpus | {"name": "d"}) == corpus["digest"]
+    path = tmp_path / "c.json"
+    content = {"name": "c", "rows": ["One.\n", "Two.\n"], "documents": [0]}
+    content["digest"] = loaded.corpus_digest(content)
+    corpus.write(path, {key: value for key, value in content.items() if key != "rows"}, content["rows"])
+    assert loaded.check_corpus(path, corpus.read(path)) == content["digest"]
+    assert loaded.check_corpus(path, content | {"name": "d"}) == content["digest"]
     for change in ({"rows": ["One.\n", "Three.\n"]}, {"documents": [0, 1]}, {"digest": None}):
-        with pytest.raises(UserError, match="changed after it was fetched"):
-            loaded.check_corpus(tmp_path, corpus | change)
+        with pytest.raises(UserError, match="was changed after it was fetched"):
+            loaded.check_corpus(path, content | change)
+
+
+def test_a_corpus_is_read_once_in_a_run_and_a_plant_is_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr(loaded, "SETTLED_NS", -1)
+    path = tmp_path / "c.json"
+    facts, rows = {"documents": [0]}, ["One.\n", "Two.\n"]
+    facts["digest"] = loaded.corpus_digest(facts | {"rows": rows})
+    corpus.write(path, facts, rows)
+    loaded.check_corpus(path, corpus.read(path))
+    with monkeypatch.context() as patched:
+        patched.setattr(loaded, "corpus_digest", lambda _: pytest.fail("read again"))
+        loaded.check_corpus(path, corpus.read(path))
+    corpus.write(path, facts, ["One.\n", "Ten.\n"])
+    with pytest.raises(UserError, match=r"c\.json was changed after it was fetched"):
+        loaded.check_corpus(path, corpus.read(path))

@@ -30,7 +30,8 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def corpus(tmp_path):
-    write_json(tmp_path / "corpus.json", {"rows": ROWS, "documents": [0]})
+    content = {"rows": ROWS, "documents": [0]}
+    write_json(tmp_path / "corpus.json", content | {"digest": corpus_digest(content)})
     return tmp_path / "corpus.json"
 
 

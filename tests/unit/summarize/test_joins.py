@@ -16,7 +16,7 @@ OTHER = "f" * 64
 # what a row may still say of a cell without figures
 TOLD = {
     "study", "model", "variant", "baseline", "status", "accuracy_status", "reason", "device", "threads", "parameters",
-    "size_class", "artifact", "environment",
+    "size_class", "artifact", "deployable", "environment",
 }  # fmt: skip
 
 

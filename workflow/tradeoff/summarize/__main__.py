@@ -11,9 +11,8 @@ speed.
 
 from pathlib import Path
 
-from workflow.tradeoff import errors, variants
+from workflow.tradeoff import corpus, errors, loaded, variants
 from workflow.tradeoff.errors import UserError
-from workflow.tradeoff.files import read_json
 from workflow.tradeoff.summarize import gates
 from workflow.tradeoff.summarize.build import summarize, write
 from workflow.tradeoff.summarize.cells import read
@@ -43,7 +42,8 @@ def main(argv: list[str]) -> None:
         for part in (cell.speed, cell.quality):
             if part and part.get("study", options.study) != options.study:
                 raise UserError(f"{cell.model}/{cell.variant} is of study {part['study']!r}, not {options.study!r}")
-    cells = joined(cells, read_json(options.corpus) if options.corpus else None)
+    scored = loaded.check_corpus(options.corpus, corpus.read(options.corpus)) if options.corpus else None
+    cells = joined(cells, scored)
     found, notes_found = summarize(cells, options.benchmarks, options.convention, options.max_kl, options.max_delta_nll)
     write(options.output, found, notes_found)
 

@@ -14,8 +14,8 @@ HEAD = ("schema", "study", "model", "variant", "baseline", "device", "threads", 
 NAMED = {"speed": ("artifact", "model", "baseline"), "quality": ("artifact", "model", "baseline", "corpus", "scores")}
 
 
-def joined(cells: Sequence[Cell], corpus: Mapping | None = None) -> list[Cell]:
-    """The cells, those without their figures whose bytes do not agree. corpus: the study's; None leaves it out."""
+def joined(cells: Sequence[Cell], corpus: str | None = None) -> list[Cell]:
+    """The cells, those without their figures whose bytes do not agree. corpus: the study's digest, if it is known."""
     baselines = {cell.model: cell for cell in cells if cell.variant == cell.baseline}
     found = []
     for cell in cells:
@@ -38,16 +38,14 @@ def _unnamed(cell: Cell) -> list[str]:
     ]
 
 
-def _differences(cell: Cell, baseline: Cell | None, corpus: Mapping | None) -> Iterable[str]:
+def _differences(cell: Cell, baseline: Cell | None, corpus: str | None) -> Iterable[str]:
     """Each pair of digests that should be one, in words that name both; what failed before it had any is no pair."""
     speed, quality = (part.get("digests", {}) for part in (cell.speed, cell.quality))
     for role in ("artifact", "model"):
         yield from _pair(role, "the speed is of", speed.get(role), "the quality of", quality.get(role))
     ours = speed.get("model") or quality.get("model")
     yield from _pair("model", "the cell is of", ours, "the study has", cell.facts.get("digest"))
-    if corpus is not None:
-        there = loaded.corpus_digest(corpus)
-        yield from _pair("corpus", "the quality is of", quality.get("corpus"), "the study has", there)
+    yield from _pair("corpus", "the quality is of", quality.get("corpus"), "the study has", corpus)
     if quality.get("scores") and cell.tokens is not None and cell.tokens.is_file():
         there = files.sha256(cell.tokens)
         yield from _pair("scores", "the quality names", quality["scores"], f"{cell.tokens.name} is", there)
