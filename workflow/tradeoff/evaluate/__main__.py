@@ -27,7 +27,7 @@ def arguments(argv: list[str]):
     variants.add_flag(parser)
     parser.add_argument("--study", required=True)
     parser.add_argument("--model", required=True, help="its name in the config")
-    parser.add_argument("--variant", required=True, choices=list(VARIANTS))
+    parser.add_argument("--variant", required=True, choices=VARIANTS)
     parser.add_argument("--baseline", required=True, help="the variant that this one is compared with, maybe itself")
     parser.add_argument("--artifact", required=True, type=Path, help="the folder that the variant runs")
     parser.add_argument("--model-folder", required=True, type=Path, help="safetensors, config and tokenizer")

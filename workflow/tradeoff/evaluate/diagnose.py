@@ -249,7 +249,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--model-folder", type=Path, required=True, help="safetensors, config and tokenizer")
     parser.add_argument("--artifact", type=Path, required=True, help="the folder that the variant runs")
     parser.add_argument("--corpus", type=Path, required=True)
-    parser.add_argument("--variant", required=True, choices=list(VARIANTS))
+    parser.add_argument("--variant", required=True, choices=VARIANTS)
     parser.add_argument("--share", type=float, default=0.85, help="of ln(vocabulary), above which a loss is examined")
     parser.add_argument("--convention", default="windows-512", help="examined where a diverged cell has none")
     parser.add_argument("--sample-tokens", type=int, default=1024, help="scored tokens of the sample")
