@@ -19,7 +19,7 @@ digest = $(shell (cat $(1); echo '$(CURDIR) $(PYTHON)') | sha256sum | cut -c1-16
 HOST := $(VENV)/.host-$(call digest,envs/uv.lock envs/host.lock envs/torch.lock)
 TEST := $(VENV)/.test-$(call digest,envs/uv.lock envs/host.lock envs/torch.lock envs/test.lock)
 
-.PHONY: help env demo docs test lock image compare plan
+.PHONY: help env demo docs test lock image compare merge plan
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -46,6 +46,11 @@ test: $(TEST) ## Linters, then unit, DAG and end-to-end tests
 compare: $(HOST) ## Two runs side by side: make compare RUNS="results/a results/b"
 	@test "$(words $(RUNS))" = 2 || { echo 'error: name two result folders: make compare RUNS="results/a results/b"' >&2; exit 2; }
 	python -m workflow.tradeoff.report.compare $(RUNS)
+
+merge: $(HOST) ## Halves of a study run apart: make merge RUNS="a/demo b/demo" CONFIG=config/mine.yaml
+	@test -n "$(CONFIG)" -a -n "$(RUNS)" || { echo 'error: name results folders and their config: make merge RUNS="a/demo b/demo" CONFIG=config/mine.yaml' >&2; exit 2; }
+	python -m workflow.tradeoff.run.merge $(RUNS) --config $(CONFIG)
+	snakemake --cores $(CORES) --configfile $(CONFIG) --rerun-triggers mtime
 
 plan: $(HOST) ## What a study will take: make plan CONFIG=config/t4.yaml [CARD_GB=16] [THREADS=8]
 	@python -m workflow.tradeoff.run.plan $(or $(CONFIG),config/config.yaml) $(if $(CARD_GB),--card-gb $(CARD_GB)) $(if $(THREADS),--threads $(THREADS))

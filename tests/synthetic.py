@@ -3,12 +3,14 @@
 ``write(folder)`` makes a study of M models × V variants in milliseconds: no model is run.
 """
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from workflow.tradeoff.files import write_json
+from workflow.tradeoff.files import sha256, write_json
+from workflow.tradeoff.loaded import corpus_digest
 from workflow.tradeoff.variants import VARIANTS
 
 CPU_VARIANTS = (
@@ -84,6 +86,9 @@ TEXTS = (
 )
 
 
+CORPUS = {"name": "synthetic-wiki", "license": "CC BY-SA 3.0", "rows": ["Words.\n"], "documents": [0]}
+
+
 @dataclass
 class Study:
     """Where the files of a synthetic study lie."""
@@ -93,6 +98,7 @@ class Study:
     quality: list[Path] = field(default_factory=list)
     manifests: list[Path] = field(default_factory=list)
     environment: Path | None = None
+    corpus: Path | None = None
 
     def flags(self, output: Path) -> list[str]:
         """The flags of summarize."""
@@ -101,6 +107,7 @@ class Study:
             "--speed", *map(str, self.speed),
             "--quality", *map(str, self.quality),
             "--models", *map(str, self.manifests),
+            *(["--corpus", str(self.corpus)] if self.corpus else []),
             "--output", str(output),
         ]  # fmt: skip
 
@@ -131,7 +138,7 @@ def write(
         write_json(
             manifest,
             {
-                "digest": "b" * 64,
+                "digest": digest(model),
                 "source": {"kind": "local", "path": "models/x"},
                 "made_from": None,
                 "parameters": int(MODELS[model]),
@@ -150,13 +157,32 @@ def write(
             study.speed.append(path)
             path = folder / "quality" / model / f"{variant}.json"
             data, arrays = quality(model, variant, variants[0], fault, seed, where)
-            write_json(path, data)
             if arrays:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 np.savez(path.with_suffix(".npz"), **arrays)
+                data["digests"]["scores"] = sha256(path.with_suffix(".npz"))
+            if variant == variants[0]:
+                base = data["digests"].get("scores")
+            elif arrays and base:
+                data["digests"]["baseline_scores"] = base
+            write_json(path, data)
             study.quality.append(path)
+    study.corpus = folder / "corpus" / "synthetic-wiki.json"
+    write_json(study.corpus, CORPUS | {"digest": corpus_digest(CORPUS)})
     study.environment = folder / "environment.json"
     write_json(study.environment, where)
     return study
+
+
+def digest(*names: str) -> str:
+    return hashlib.sha256("/".join(names).encode()).hexdigest()
+
+
+def digests(model: str, variant: str, baseline: str, **more: str) -> dict:
+    """What a stage loads: here a name gives its digest."""
+    folders = {"artifact": VARIANTS[variant].artifact, "baseline": VARIANTS[baseline].artifact}
+    found = {role: digest(*([model] if name == "model" else [model, name])) for role, name in folders.items()}
+    return found | {"model": digest(model), **more}
 
 
 def speed(model, variant, baseline, fault, rng, replicates, protocols, where=ENVIRONMENT) -> dict:
@@ -164,6 +190,7 @@ def speed(model, variant, baseline, fault, rng, replicates, protocols, where=ENV
     head = {
         "schema": 2, "study": "synthetic", "model": model, "variant": variant, "baseline": baseline,
         "device": where["device"], "threads": 1, "status": "ok", "reason": "",
+        "digests": digests(model, variant, baseline),
     }  # fmt: skip
     environment = dict(where)
     if fault == "other_machine":
@@ -255,7 +282,7 @@ def proof(model, variant, fault, device="cpu") -> dict:
         "linear_quantized": int(linear * fraction),
         "quantized_fraction": fraction,
         "cache": spec.cache,
-        "cache_growth": {"lengths": [8, 64], "step_s": [0.05, 0.051]},
+        "cache_growth": {"lengths": [8, 64], "step_s": [0.05, 0.051], "pass_s": [0.05, 0.3]},
     }
     if spec.engine == "onnx":
         heavy = "MatMulInteger" if spec.precision == "int8" else "MatMul"
@@ -271,6 +298,7 @@ def quality(model, variant, baseline, fault, seed, where=ENVIRONMENT) -> tuple[d
         "schema": 1, "study": "synthetic", "model": model, "variant": variant, "baseline": baseline,
         "status": "ok", "reason": "",
         "corpus": {"name": "synthetic-wiki", "sha256": "e" * 64, "license": "CC BY-SA 3.0"},
+        "digests": digests(model, variant, baseline, corpus=corpus_digest(CORPUS)),
         "environment": where,
     }  # fmt: skip
     if fault == "random":

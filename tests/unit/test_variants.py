@@ -1,5 +1,6 @@
 """Variants as data: presets, a config's own, and every combination that an engine or quantizer does not know."""
 
+import importlib
 import json
 import re
 from pathlib import Path
@@ -110,6 +111,16 @@ def test_a_mistake_is_one_line(given, said):
 def test_a_name_can_be_a_file_s(name):
     with pytest.raises(UserError, match="name"):
         build(name, G128)
+
+
+@pytest.mark.parametrize("stage", ["evaluate.__main__", "evaluate.diagnose", "measure.__main__", "measure.sample"])
+def test_a_stage_takes_a_variant_that_its_own_flag_defines(stage, own, capsys):
+    """Of its flags only the variant is given, so it ends with those that are missing; its name is none of them."""
+    words = ["--define", json.dumps({"own": G128}), "--variant", "own"]
+    with pytest.raises(SystemExit):
+        importlib.import_module(f"workflow.tradeoff.{stage}").main(words)
+    said = capsys.readouterr().err
+    assert "invalid choice" not in said and "are required" in said
 
 
 def test_a_preset_is_not_defined_again():

@@ -18,7 +18,7 @@ from workflow.tradeoff.run import config as study_config
 from workflow.tradeoff.run.environment import libraries
 from workflow.tradeoff.run import needs, progress, running
 from workflow.tradeoff.run.digest import code
-from workflow.tradeoff import words
+from workflow.tradeoff import loaded, words
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff import variants
 from workflow.tradeoff.variants import VARIANTS
@@ -158,11 +158,12 @@ def definitions(wildcards):
 
 
 def hold_the_folder():
-    """Let no second run work in this folder, and no stage that a killed run left behind."""
+    """Let no second run work in this folder, and no stage that a killed run left behind; read every file anew."""
     global held, begun
     try:
         begun = time.time()
         held = running.hold(Path(".snakemake/run.lock"), Path.cwd())
+        loaded.forget(Path(RESULTS))
     except UserError as error:
         sys.exit(f"error: {error}")
 

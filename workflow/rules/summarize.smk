@@ -2,6 +2,7 @@
 
 INPUTS:
     {results}/speed/{model}/{variant}.json, {results}/quality/{model}/{variant}.json and .npz
+    {results}/models/{model}/manifest.json and the corpus, whose digests the cells must have
 
 OUTPUTS:
     {results}/tables/*.csv         tidy, one row per cell, units in the column names
@@ -37,6 +38,7 @@ rule summarize:
         quality=cells("{root}/quality/{model}/{variant}.json"),
         arrays=cells("{root}/quality/{model}/{variant}.npz"),
         models=expand(f"{RESULTS}/models/{{model}}/manifest.json", model=MODELS),
+        corpus=f"{RESULTS}/corpus/{CORPUS}.json",
     output:
         expand(f"{RESULTS}/tables/{{table}}.csv", table=SUMMARY_TABLES),
         f"{RESULTS}/tables/notes.json",
@@ -61,6 +63,7 @@ rule summarize:
         --speed {input.speed:q} \\
         --quality {input.quality:q} \\
         --models {input.models:q} \\
+        --corpus {input.corpus:q} \\
         --benchmarks {params.benchmarks:q} \\
         --output {params.folder:q} \\
         2> >(tee {log:q} >&2)

@@ -18,9 +18,10 @@ GROUPS: dict[str, dict[str, str]] = {
         "deployable": "yes, or no for a reference: a way to run a model that nobody can serve. It is shown for "
         "comparison and never recommended.",
         "baseline": "The variant that this one is compared with. A ratio is never taken against another model.",
-        "status": "ok, or why there is no figure: out_of_memory, unsupported, error (it could not run); not_quantized, "
-        "fell_back, diverged (it ran, but not as its name says, so no speed is claimed); disturbed (others took the "
-        "machine while it was timed, again and again: no speed).",
+        "status": "ok, or why there is no figure: out_of_memory, unsupported, error (it could not run); mismatched "
+        "(speed, quality and baseline are not of the same bytes); not_quantized, not_cached, fell_back, diverged (it "
+        "ran, but not as its name says, so no speed is claimed); disturbed (others took the machine while it was "
+        "timed, again and again: no speed).",
         "accuracy_status": "The same for perplexity and text; not_applicable for random weights.",
         "reason": "What stands behind a status that is not ok, or a ratio that is missing, in plain words.",
         "device": "cpu or cuda.",
@@ -122,8 +123,13 @@ GROUPS: dict[str, dict[str, str]] = {
         "that was measured in the same run. Near 100 no faster run is possible without fewer bytes.",
         "roofline_label": "What holds the cell back: bandwidth-bound, launch-bound, compute-bound, recompute-bound "
         "(no cache: the whole text is run again for each token) or fallback-bound.",
+        "artifact": "First digits of the digest of the files that ran. The report's table of artifacts has it whole, "
+        "with the folder whose manifest.json has the sha256 of each file.",
         "environment": "First digits of the digest of the environment that the cell ran in.",
     },
 }
 
 COLUMNS: dict[str, str] = {name: text for group in GROUPS.values() for name, text in group.items()}
+
+# digests, whose digits no reader of a CSV may take for a number
+DIGESTS = dict.fromkeys(("artifact", "environment"), str)

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from workflow.tradeoff.errors import CellFailure, UserError
@@ -63,6 +63,11 @@ def sha256(path: Path | str) -> str:
     return digest.hexdigest()
 
 
+def digest(sums: Mapping[str, str]) -> str:
+    """One digest of several files, {name: sha256}: SHA-256 over their ``sha256  name`` lines, as sha256sum has them."""
+    return hashlib.sha256("".join(f"{value}  {name}\n" for name, value in sums.items()).encode()).hexdigest()
+
+
 def check_disk(folder: Path | str, needed: int, what: str) -> None:
     """Raise UserError unless ``needed`` bytes are free where ``folder`` is, or will be."""
     folder = Path(folder).absolute()
@@ -81,16 +86,15 @@ def write_manifest(folder: Path, *, source: dict, made_from: str | None = None, 
 
     source: where the bytes come from (JSON-able). made_from: digest of the manifest of the artifact
     that this one was made from. facts: whatever else a reader must know (parameters, parity, ...).
-    Returns the manifest; its ``digest`` is the SHA-256 over the sorted ``sha256  path`` lines.
+    Returns the manifest; its ``digest`` is ``digest`` of the files, sorted by their paths.
     """
     files = {
         str(path.relative_to(folder)): {"sha256": sha256(path), "bytes": path.stat().st_size}
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != "manifest.json"
     }
-    lines = "".join(f"{entry['sha256']}  {name}\n" for name, entry in files.items())
     manifest = {
-        "digest": hashlib.sha256(lines.encode()).hexdigest(),
+        "digest": digest({name: entry["sha256"] for name, entry in files.items()}),
         "source": source,
         "made_from": made_from,
         **facts,

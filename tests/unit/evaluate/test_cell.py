@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests import tiny
 from tests.scored import NAMES, ROWS, Slow, make_plan
-from workflow.tradeoff import engines, files
+from workflow.tradeoff import engines, files, loaded
 from workflow.tradeoff.errors import CellFailure, UserError
 from workflow.tradeoff.evaluate import cell as evaluate
 from workflow.tradeoff.evaluate.__main__ import apart as evaluate_apart
@@ -24,7 +24,9 @@ from workflow.tradeoff.evaluate.__main__ import main as evaluate_main
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory):
-    return tiny.build(tmp_path_factory.mktemp("model") / "llama", "llama")
+    folder = tiny.build(tmp_path_factory.mktemp("model") / "llama", "llama")
+    files.write_manifest(folder, source={})
+    return folder
 
 
 class Stage:
@@ -39,7 +41,7 @@ class Stage:
 
     def write_corpus(self, rows):
         content = {"name": "c", "license": "l", "source": "s", "sha256": "0" * 64, "rows": rows, "documents": [0]}
-        self.corpus.write_text(json.dumps(content))
+        self.corpus.write_text(json.dumps(content | {"digest": loaded.corpus_digest(content)}))
 
     def path(self, variant):
         return self.root / "quality" / f"{variant}.json"
@@ -229,6 +231,7 @@ def test_weights_that_are_no_numbers_are_the_checkpoints_own_fault(stage, llama,
     state = load_file(folder / "model.safetensors")
     state["model.layers.1.mlp.down_proj.weight"][3, :2] = math.nan
     save_file(state, folder / "model.safetensors", {"format": "pt"})
+    files.write_manifest(folder, source={})
     result = stage.run("torch-fp32", "--artifact", str(folder), "--model-folder", str(folder))
     assert result["status"] == "diverged"
     assert "checkpoint itself holds NaN or infinity, in model.layers.1.mlp.down_proj.weight (2 of" in result["reason"]
@@ -239,6 +242,7 @@ def test_a_chat_template_that_raises_costs_the_text_alone(stage, llama, tmp_path
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.chat_template = "{{ raise_exception('a system turn is needed') }}"
     tokenizer.save_pretrained(folder)
+    files.write_manifest(folder, source={})
     places = ("--artifact", str(folder), "--model-folder", str(folder))
     result = stage.run("torch-fp32", *places, names=["windows-64"])
     assert result["status"] == "ok" and result["conventions"]["windows-64"]["perplexity"] > 1
@@ -316,9 +320,8 @@ def test_a_baseline_of_other_tokens_is_refused(stage):
     stage.run("torch-fp32", names=["windows-64"])
     with pytest.raises(UserError, match="are of windows-64, not of study"):
         stage.run("torch-bf16", names=["study"])
-    stage.write_corpus(ROWS[1:])
     with pytest.raises(UserError, match="scored other tokens"):
-        stage.run("torch-bf16", names=["windows-64"])
+        stage.run("torch-bf16", "--max-tokens", "100", names=["windows-64"])
     (stage.root / "quality" / "torch-fp32.logprobs.npz").unlink()
     with pytest.raises(UserError, match=r"logprobs\.npz is missing"):
         stage.run("torch-bf16", names=["windows-64"])

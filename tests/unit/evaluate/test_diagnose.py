@@ -10,8 +10,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from tests import tiny
+from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.evaluate import conventions, diagnose, hypotheses
-from workflow.tradeoff.files import read_json, write_json
+from workflow.tradeoff.files import read_json, write_json, write_manifest
+from workflow.tradeoff.loaded import corpus_digest
 
 ROWS = [line for line in tiny.TEXT.splitlines() if line]
 CONVENTION = "study"
@@ -30,7 +32,8 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def corpus(tmp_path):
-    write_json(tmp_path / "corpus.json", {"rows": ROWS, "documents": [0]})
+    content = {"rows": ROWS, "documents": [0]}
+    write_json(tmp_path / "corpus.json", content | {"digest": corpus_digest(content)})
     return tmp_path / "corpus.json"
 
 
@@ -52,7 +55,19 @@ def scorer(folder, dtype=torch.float32):
 def run(tmp_path, folder, corpus, recorded, *, variant="torch-fp32", artifact=None, status="ok"):
     """The diagnosis of a cell whose quality file holds the loss ``recorded`` (None: it diverged)."""
     found = {} if recorded is None else {CONVENTION: {"mean_nll": recorded, "bos": "never"}}
-    write_json(tmp_path / "quality.json", {"model": "tiny", "status": status, "conventions": found})
+    digests = {"artifact": signed(artifact or folder), "model": signed(folder)}
+    digests["corpus"] = corpus_digest(read_json(corpus))
+    quality = {"model": "tiny", "status": status, "conventions": found, "digests": digests}
+    write_json(tmp_path / "quality.json", quality)
+    return diagnosis(tmp_path, folder, corpus, variant, artifact)
+
+
+def signed(folder):
+    """The digest of a folder, which gets a manifest."""
+    return write_manifest(folder, source={})["digest"]
+
+
+def diagnosis(tmp_path, folder, corpus, variant="torch-fp32", artifact=None):
     diagnose.main(
         ["--quality", str(tmp_path / "quality.json"), "--model-folder", str(folder),
          "--artifact", str(artifact or folder),
@@ -206,3 +221,13 @@ def test_what_the_studys_two_losses_alone_say():
     assert tinyllama["uniform"] == pytest.approx(10.37, abs=0.005)
     assert tinyllama["share"] == pytest.approx(0.938, abs=1e-3)
     assert diagnose.from_numbers(math.log(50257), 50257)["ruled_out"] == {}
+
+
+@pytest.mark.parametrize("role", ["artifact", "model", "corpus"])
+def test_other_bytes_than_those_evaluated_are_not_examined(tmp_path, trained, corpus, role):
+    run(tmp_path, trained["gpt2"], corpus, 31.4)
+    quality = read_json(tmp_path / "quality.json")
+    quality["digests"][role] = "f" * 64
+    write_json(tmp_path / "quality.json", quality)
+    with pytest.raises(UserError, match=rf"is of the {role} ffffffffffff, and .* is [0-9a-f]{{12}}: evaluate"):
+        diagnosis(tmp_path, trained["gpt2"], corpus)

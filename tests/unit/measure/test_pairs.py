@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from workflow.tradeoff import samples
+from workflow.tradeoff import files, samples
 from workflow.tradeoff.errors import CellFailure
 from workflow.tradeoff.measure import __main__ as measure
 from workflow.tradeoff.measure import pairs
@@ -189,17 +189,20 @@ def test_a_throttled_or_shared_gpu_disturbs():
 def test_a_disturbed_cell_keeps_its_samples(tmp_path, monkeypatch):
     taken, _ = run(cell={"lost": [LOUD]}, budget_s=0)
     monkeypatch.setattr(measure.pairs, "measure", lambda *_: taken)
-    flags = {"study": "s", "model": "m", "variant": "onnx-int8-kv", "artifact": tmp_path, "baseline": "torch-fp32"}
+    folder = tmp_path / "model"
+    folder.mkdir()
+    files.write_manifest(folder, source={})
+    flags = {"study": "s", "model": "m", "variant": "onnx-int8-kv", "artifact": folder, "baseline": "torch-fp32"}
     flags |= {
-        "baseline-artifact": tmp_path,
-        "model-folder": tmp_path,
+        "baseline-artifact": folder,
+        "model-folder": folder,
         "output": tmp_path / "cell.json",
         "device": "cpu",
     }
     flags |= {"threads": 1, "warmup": 1, "pairs": 2, "turns": 2, "prompt-tokens": 8, "new-tokens": 4, "study-runs": 1}
     flags |= {"precision": 0.05, "budget-s": 1, "lost-share": 0.05, "pairing": "auto"}
     measure.main([word for name, value in flags.items() for word in (f"--{name}", str(value))])
-    written = measure.files.read_json(tmp_path / "cell.json")
+    written = files.read_json(tmp_path / "cell.json")
     assert (written["schema"], written["status"]) == (2, "disturbed")
     assert written["reason"].endswith(f": delete {tmp_path / 'cell.json'} and run again when the machine is quiet")
     assert len(written["protocols"]["standard"]["replicates"]) == len(taken["processes"])

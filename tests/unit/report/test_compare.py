@@ -12,6 +12,7 @@ import pytest
 
 from tests import synthetic
 from workflow.tradeoff.errors import UserError
+from workflow.tradeoff.files import sha256
 from workflow.tradeoff.report import compare as compare_show
 from workflow.tradeoff.report import compared as compare
 from workflow.tradeoff.summarize.__main__ import main as summarize_main
@@ -57,6 +58,7 @@ def folders(tmp_path_factory):
         arrays = dict(stored)
     arrays["windows-512/nll"] = arrays["windows-512/nll"] + np.float32(0.01)
     np.savez(path, **arrays)
+    edit(path.with_suffix(".json"), lambda data: data["digests"].update(scores=sha256(path)))
     study = synthetic.Study(two, *(sorted(two.glob(f"{kind}/*/*.json")) for kind in ("speed", "quality", "models")))
     summarize_main(study.flags(two / "tables"))
     return one, two

@@ -72,3 +72,28 @@ def test_an_engine_says_what_it_counts_as_quantized():
     )
     assert gates.not_quantized(VARIANTS["gguf-q4_k_m"], {"quantized_fraction": 0.78}) is None
     assert gates.not_quantized(VARIANTS["gguf-f16"], {"quantized_fraction": 0.0}) is None
+
+
+def growth(step_s, pass_s):
+    return {"cache": True, "cache_growth": {"lengths": [32, 256], "step_s": step_s, "pass_s": pass_s}}
+
+
+@pytest.mark.parametrize(
+    ("step_s", "pass_s"),
+    [
+        ([0.030, 0.033], [0.2, 1.5]),  # one core, a model of 135M
+        ([0.004, 0.0042], [0.004, 0.0045]),  # a card that waits for launches: the pass does not grow
+        ([0.010, 0.012], [0.012, 0.024]),  # a step that is nearly the short pass, and keeps its cost
+        ([0.010, 0.016], [0.02, 0.1]),  # a long cache to read
+    ],
+)
+def test_a_step_that_keeps_its_cost_is_cached(step_s, pass_s):
+    assert gates.not_cached(VARIANTS["onnx-fp32-kv"], growth(step_s, pass_s)) is None
+
+
+def test_a_step_that_costs_what_a_whole_pass_does_is_not_cached():
+    reason = gates.not_cached(VARIANTS["onnx-fp32-kv"], growth([0.21, 1.52], [0.2, 1.5]))
+    assert "after 256 tokens takes 1.52e+03 ms" in reason and "not used" in reason
+    assert gates.not_cached(VARIANTS["onnx-fp32-kv"], {"cache": False})
+    assert gates.not_cached(VARIANTS["onnx-fp32"], growth([0.21, 1.52], [0.2, 1.5]) | {"cache": False}) is None
+    assert gates.not_cached(VARIANTS["onnx-fp32-kv"], {"cache_growth": {"step_s": [1, 2]}}) is None

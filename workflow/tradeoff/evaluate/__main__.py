@@ -8,13 +8,14 @@
 
 Beside the JSON it writes ``{variant}.npz`` ({convention}/nll, /block, /token; of the first convention also
 /kl, /dp, /same_top) and, for the baseline, ``{variant}.logprobs.npz``. A cell that fails writes the same files,
-empty, with its status and reason, and the stage still succeeds: its failure is data.
+empty, with its status and reason, and the stage still succeeds: its failure is data. The JSON carries the digests of
+what was loaded (``loaded``), of its arrays, and of what it was compared with.
 """
 
 import sys
 from pathlib import Path
 
-from workflow.tradeoff import corpus, errors, variants, words
+from workflow.tradeoff import corpus, errors, loaded, variants, words
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.evaluate.cell import evaluate, failed, opened, write
 from workflow.tradeoff.run import fork, shortage
@@ -26,7 +27,7 @@ def arguments(argv: list[str]):
     variants.add_flag(parser)
     parser.add_argument("--study", required=True)
     parser.add_argument("--model", required=True, help="its name in the config")
-    parser.add_argument("--variant", required=True, choices=list(VARIANTS))
+    parser.add_argument("--variant", required=True, choices=VARIANTS)
     parser.add_argument("--baseline", required=True, help="the variant that this one is compared with, maybe itself")
     parser.add_argument("--artifact", required=True, type=Path, help="the folder that the variant runs")
     parser.add_argument("--model-folder", required=True, type=Path, help="safetensors, config and tokenizer")
@@ -47,7 +48,9 @@ def arguments(argv: list[str]):
 
 def main(argv: list[str]) -> None:
     args = arguments(argv)
-    write(args, *evaluate(args))
+    with loaded.digests(artifact=args.artifact, model=args.model_folder) as digests:
+        made = evaluate(args, digests)
+    write(args, *made)
 
 
 def apart(argv: list[str]) -> None:
@@ -60,7 +63,9 @@ def apart(argv: list[str]) -> None:
     failure = fork.failure(code, text, VARIANTS[args.variant], args.artifact, before)
     if isinstance(failure, UserError):  # it has said why
         sys.exit(code)
-    write(args, opened(args, corpus.read(args.corpus)) | failed(failure), {}, {})
+    with loaded.digests(artifact=args.artifact, model=args.model_folder) as digests:
+        result = opened(args, corpus.read(args.corpus), digests) | failed(failure)
+    write(args, result, {}, {})
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """The baseline's own evaluation, which every other cell of its model is compared with token by token."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from workflow.tradeoff import files
+from workflow.tradeoff import files, loaded
 from workflow.tradeoff.errors import UserError
 
 
@@ -29,7 +30,24 @@ def read(path: str) -> Baseline | None:
     if quality["status"] != "ok":
         print(f"the baseline has no figures ({quality['status']}: {quality['reason']}): no divergence from it")
         return None
-    return Baseline(quality, _load(beside(path, ".npz")), _load(beside(path, ".logprobs.npz")))
+    return Baseline(quality, *(_load(path, quality, name) for name in ("scores", "logprobs")))
+
+
+def compared_with(path: str, own: Mapping[str, str]) -> dict[str, str]:
+    """Digests of the baseline's artifact and of its scores; of a cell without ``path`` is its artifact its baseline.
+
+    own: the cell's digests of its model and corpus; UserError when the baseline was evaluated on other ones.
+    """
+    if not path:
+        return {"baseline": own["artifact"]}
+    theirs = files.read_json(path).get("digests", {})
+    for role in ("model", "corpus"):
+        if theirs.get(role) != own[role]:
+            raise UserError(
+                f"{path} was evaluated with the {role} {loaded.short(theirs.get(role, 'unknown'))}, and this cell's is "
+                f"{loaded.short(own[role])}: evaluate the baseline again"
+            )
+    return {"baseline": theirs["artifact"], "baseline_scores": theirs["scores"]}
 
 
 def beside(path: Path | str, suffix: str) -> Path:
@@ -38,9 +56,15 @@ def beside(path: Path | str, suffix: str) -> Path:
     return path.with_name(path.name.removesuffix(".json") + suffix)
 
 
-def _load(path: Path) -> dict[str, np.ndarray]:
+def _load(quality_path: str, quality: dict, name: str) -> dict[str, np.ndarray]:
+    path = beside(quality_path, ".npz" if name == "scores" else f".{name}.npz")
     if not path.is_file():
         raise UserError(f"{path} is missing beside the baseline's JSON: evaluate the baseline again")
+    if (found := files.sha256(path)) != quality["digests"][name]:
+        raise UserError(
+            f"{path} has the sha256 {loaded.short(found)}, and the JSON beside it names "
+            f"{loaded.short(quality['digests'][name])}: evaluate the baseline again"
+        )
     with np.load(path) as stored:
         return dict(stored)
 

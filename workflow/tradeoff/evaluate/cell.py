@@ -1,12 +1,13 @@
 """Evaluate one cell: per-token log-probabilities by convention, divergence from the baseline, generated text."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from transformers import AutoConfig, AutoTokenizer
 
-from workflow.tradeoff import architecture, engines, errors, files, words
+from workflow.tradeoff import architecture, engines, errors, files, loaded, words
 from workflow.tradeoff import corpus as corpus_file
 from workflow.tradeoff.engines import weights
 from workflow.tradeoff.errors import CellFailure, UserError
@@ -24,16 +25,21 @@ ROUNDING = 1e-3
 
 
 def write(args, result: dict, arrays: dict[str, np.ndarray], recorded: dict[str, np.ndarray]) -> None:
-    write_arrays(baselines.beside(args.output, ".npz"), arrays)
+    """Write the arrays, and the JSON that knows them by their digests."""
+    digests = result["digests"]
+    digests["scores"] = write_arrays(baselines.beside(args.output, ".npz"), arrays)
     if args.variant == args.baseline:
-        write_arrays(baselines.beside(args.output, ".logprobs.npz"), recorded)
+        digests["logprobs"] = write_arrays(baselines.beside(args.output, ".logprobs.npz"), recorded)
     files.write_json(args.output, result)
 
 
-def evaluate(args) -> tuple[dict, dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The quality JSON, the per-token arrays, and the compact log-probabilities (of the baseline, else empty)."""
+def evaluate(args, digests: Mapping[str, str]) -> tuple[dict, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The quality JSON, the per-token arrays, and the compact log-probabilities (of the baseline, else empty).
+
+    digests: of the artifact and the model (``loaded.digests``).
+    """
     corpus = corpus_file.read(args.corpus)
-    result = opened(args, corpus)
+    result = opened(args, corpus, digests)
     try:
         if is_random(args.model_folder):
             raise CellFailure("not_applicable", "the weights are random: they have speed and memory, but no accuracy")
@@ -53,8 +59,10 @@ def evaluate(args) -> tuple[dict, dict[str, np.ndarray], dict[str, np.ndarray]]:
         return result | failed(failure or CellFailure("error", errors.described(error))), {}, {}
 
 
-def opened(args, corpus: dict) -> dict:
-    """The quality JSON of a cell of which nothing is known yet."""
+def opened(args, corpus: dict, digests: Mapping[str, str]) -> dict:
+    """The quality JSON of a cell of which nothing is known yet but its bytes and the baseline's."""
+    own = {**digests, "corpus": loaded.check_corpus(args.corpus, corpus)}
+    path = "" if args.variant == args.baseline else args.baseline_quality
     return {
         "schema": 1,
         "study": args.study,
@@ -63,6 +71,7 @@ def opened(args, corpus: dict) -> dict:
         "baseline": args.baseline,
         "status": "ok",
         "reason": "",
+        "digests": own | baselines.compared_with(path, own),
         "corpus": {key: corpus[key] for key in ("name", "sha256", "license")},
         "conventions": {},
         "divergence": None,
@@ -227,6 +236,8 @@ def judge(loss: float, vocabulary: int, baseline: Baseline | None, convention: s
     return {"status": "ok", "reason": ""}
 
 
-def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> str:
+    """Write ``arrays`` to ``path``; the sha256 of the file."""
     with files.atomic_file(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
+    return files.sha256(path)

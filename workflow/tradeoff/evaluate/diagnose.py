@@ -13,13 +13,13 @@ that brings the loss down when undone is named, or the one that shows in the wei
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from workflow.tradeoff import corpus as corpus_file
-from workflow.tradeoff import errors, files, variants
+from workflow.tradeoff import errors, files, loaded, variants
 from workflow.tradeoff.errors import CellFailure, UserError
 from workflow.tradeoff.variants import VARIANTS
 
@@ -222,11 +222,24 @@ def diagnose(args) -> dict:
     about["convention"] = convention
     if mean is not None:
         about["numbers"] = from_numbers(mean, config["vocab_size"])
-    try:
-        result = examine(quality, args.quality.with_suffix(".npz"), args, convention, mean, uniform)
-    except CellFailure as failure:
-        return {**about, "status": failure.status, "reason": failure.reason}
+    with loaded.digests(artifact=args.artifact, model=args.model_folder) as digests:
+        check_same(digests, quality.get("digests", {}), args)
+        try:
+            result = examine(quality, args.quality.with_suffix(".npz"), args, convention, mean, uniform)
+        except CellFailure as failure:
+            return {**about, "status": failure.status, "reason": failure.reason}
     return {**about, "status": "found" if result["fault"] else "not_found", **result}
+
+
+def check_same(digests: Mapping[str, str], evaluated: Mapping[str, str], args) -> None:
+    """UserError unless what is to be examined is what was evaluated."""
+    here = {**digests, "corpus": loaded.check_corpus(args.corpus, corpus_file.read(args.corpus))}
+    for role, path in (("artifact", args.artifact), ("model", args.model_folder), ("corpus", args.corpus)):
+        if here[role] != evaluated.get(role):
+            raise UserError(
+                f"{args.quality} is of the {role} {loaded.short(evaluated.get(role, 'unknown'))}, and {path} is "
+                f"{loaded.short(here[role])}: evaluate the cell again"
+            )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -236,7 +249,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--model-folder", type=Path, required=True, help="safetensors, config and tokenizer")
     parser.add_argument("--artifact", type=Path, required=True, help="the folder that the variant runs")
     parser.add_argument("--corpus", type=Path, required=True)
-    parser.add_argument("--variant", required=True, choices=list(VARIANTS))
+    parser.add_argument("--variant", required=True, choices=VARIANTS)
     parser.add_argument("--share", type=float, default=0.85, help="of ln(vocabulary), above which a loss is examined")
     parser.add_argument("--convention", default="windows-512", help="examined where a diverged cell has none")
     parser.add_argument("--sample-tokens", type=int, default=1024, help="scored tokens of the sample")

@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter
 from pathlib import Path
 
-from workflow.tradeoff import corpus, files
+from workflow.tradeoff import corpus, files, loaded
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.fetch.sources import hub, local, pypi, texts
 from workflow.tradeoff.fetch.sources.keys import WHEEL, check_keys, say, scratch
@@ -57,5 +57,6 @@ def fetch_corpus(name: str, source: dict, output: Path) -> dict:
         "normalized": dict(changed),
         "documents": documents,
     }
+    facts["digest"] = loaded.corpus_digest(facts | {"rows": rows})
     corpus.write(output, facts, rows)
     return facts | {"rows": rows}

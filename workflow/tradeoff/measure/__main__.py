@@ -4,14 +4,15 @@
         --artifact results/demo/onnx/M/int8-kv --baseline torch-fp32 --baseline-artifact results/demo/models/M \\
         ... --output results/demo/speed/M/onnx-int8-kv.json
 
-How turns are taken, and when there are enough: ``pairs``. Only raw times are written: statistics come later.
+How turns are taken, and when there are enough: ``pairs``. Only raw times are written: statistics come later; with them
+the digests of what was loaded (``loaded``).
 """
 
 import os
 import sys
 from pathlib import Path
 
-from workflow.tradeoff import errors, files, variants
+from workflow.tradeoff import errors, files, loaded, variants
 from workflow.tradeoff.errors import CellFailure
 from workflow.tradeoff.measure import pairs
 from workflow.tradeoff.measure.pairs import PROOF, Plan
@@ -99,10 +100,12 @@ def main(argv: list[str]) -> None:
         "status": "ok",
         "reason": "",
     }
-    try:
-        result |= measure(args)
-    except CellFailure as failed:
-        result |= {"status": failed.status, "reason": failed.reason}
+    folders = {"artifact": args.artifact, "model": args.model_folder, "baseline": args.baseline_artifact}
+    with loaded.digests(**folders) as result["digests"]:
+        try:
+            result |= measure(args)
+        except CellFailure as failed:
+            result |= {"status": failed.status, "reason": failed.reason}
     if result["status"] != "ok":
         print(f"{args.model} × {args.variant}: {result['status']}: {result['reason']}", file=sys.stderr)
     result["environment"] = environment.collect(args.device, args.threads)

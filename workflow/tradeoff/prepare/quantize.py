@@ -34,6 +34,7 @@ def main(argv: list[str]) -> None:
             folder,
             source=args.recipe,
             made_from=manifest["digest"],
+            model=manifest["made_from"],
             quantized_fraction=proof["quantized_fraction"],
         )
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from workflow.tradeoff import stats
+from workflow.tradeoff import columns, stats
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.files import read_json
 from workflow.tradeoff.run.environment import flatten
@@ -65,7 +65,7 @@ def read(folder: Path) -> Run:
     if missing := [name for name in NEEDED if not (folder / name).is_file()]:
         raise UserError(f"{folder} is no finished run, it lacks {' and '.join(missing)}: run the study to its end")
     try:
-        summary = pd.read_csv(folder / NEEDED[0], dtype={"environment": str})  # a digest may be all digits
+        summary = pd.read_csv(folder / NEEDED[0], dtype=columns.DIGESTS)
         environment = read_json(folder / NEEDED[1])
     except ValueError as error:
         raise UserError(f"{folder} cannot be read ({error}): run the study again") from error

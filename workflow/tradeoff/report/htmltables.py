@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from workflow.tradeoff import errors
+from workflow.tradeoff import columns, errors
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.files import atomic_file, read_json
 from workflow.tradeoff.words import number
@@ -104,7 +104,7 @@ def main(argv: list[str]) -> None:
             raise UserError(f"{source} does not exist: give names of tables that were written")
         words = notes.get(name, {"title": name.replace("_", " ").capitalize(), "note": ""})
         with atomic_file(options.output / f"{name}.html") as temporary:
-            temporary.write_text(page(pd.read_csv(source), words["title"], words["note"]))
+            temporary.write_text(page(pd.read_csv(source, dtype=columns.DIGESTS), words["title"], words["note"]))
 
 
 if __name__ == "__main__":

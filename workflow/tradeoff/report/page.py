@@ -30,7 +30,7 @@ def tables(folder: Path) -> dict[str, pd.DataFrame]:
 def read_table(path: Path) -> pd.DataFrame:
     """A table; an empty frame for a file without any column."""
     try:
-        return pd.read_csv(path, dtype={"environment": str})  # a digest may be all digits
+        return pd.read_csv(path, dtype=columns.DIGESTS)
     except pd.errors.EmptyDataError:
         return pd.DataFrame()
 

@@ -9,6 +9,7 @@ PACKAGE = "workflow.tradeoff"
 FOLDER = Path(__file__).parents[1]
 
 
+@lru_cache
 def code(*modules: str) -> str:
     """SHA-256 (first 16 hex digits) over the given modules and every module of the package that they import.
 

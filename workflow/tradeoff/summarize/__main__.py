@@ -4,17 +4,19 @@
         --quality results/demo/quality/*/*.json --models results/demo/models/*/manifest.json \\
         --output results/demo/tables
 
-Every statistic is computed here and not where it was measured. A cell that does not pass its gates keeps its row,
-with status and reason, and claims no speed.
+Every statistic is computed here and not where it was measured. Speed and quality of a cell are joined on the digests of
+what they loaded (``joins``). A cell that does not pass its gates keeps its row, with status and reason, and claims no
+speed.
 """
 
 from pathlib import Path
 
-from workflow.tradeoff import errors, variants
+from workflow.tradeoff import corpus, errors, loaded, variants
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.summarize import gates
 from workflow.tradeoff.summarize.build import summarize, write
 from workflow.tradeoff.summarize.cells import read
+from workflow.tradeoff.summarize.joins import joined
 
 
 def main(argv: list[str]) -> None:
@@ -24,6 +26,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--speed", nargs="*", default=[], metavar="FILE", help="speed/{model}/{variant}.json")
     parser.add_argument("--quality", nargs="*", default=[], metavar="FILE", help="quality/{model}/{variant}.json")
     parser.add_argument("--models", nargs="*", default=[], metavar="FILE", help="models/{model}/manifest.json")
+    parser.add_argument(
+        "--corpus", type=Path, metavar="FILE", help="corpus/{name}.json, which every cell was scored on"
+    )
     parser.add_argument("--benchmarks", nargs="*", default=[], metavar="FILE", help="benchmarks/{rule}/….tsv, if any")
     parser.add_argument("--convention", help="of the summary's accuracy columns; default: where divergence was taken")
     parser.add_argument("--max-kl", type=float, default=gates.KL_MOST, help="nats a token, beyond it a cell diverged")
@@ -37,6 +42,8 @@ def main(argv: list[str]) -> None:
         for part in (cell.speed, cell.quality):
             if part and part.get("study", options.study) != options.study:
                 raise UserError(f"{cell.model}/{cell.variant} is of study {part['study']!r}, not {options.study!r}")
+    scored = loaded.check_corpus(options.corpus, corpus.read(options.corpus)) if options.corpus else None
+    cells = joined(cells, scored)
     found, notes_found = summarize(cells, options.benchmarks, options.convention, options.max_kl, options.max_delta_nll)
     write(options.output, found, notes_found)
 

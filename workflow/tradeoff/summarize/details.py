@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from workflow.tradeoff import loaded
 from workflow.tradeoff.summarize import rows_accuracy, rows_speed
 from workflow.tradeoff.summarize.cells import Cell
 
@@ -102,7 +103,7 @@ def divergence(cells: Iterable[Cell]) -> pd.DataFrame:
 
 
 def proof(cells: Iterable[Cell]) -> pd.DataFrame:
-    """What really ran, flattened: weights by dtype, nodes by type and provider, the cache in use."""
+    """What really ran, flattened: digest of the files, weights by dtype, nodes by type and provider, cache in use."""
     table = []
     for cell in cells:
         found = cell.speed.get("proof")
@@ -112,6 +113,7 @@ def proof(cells: Iterable[Cell]) -> pd.DataFrame:
         table.append(
             {
                 "model": cell.model, "variant": cell.variant, "device": cell.speed["device"],
+                "artifact": loaded.short((cell.speed.get("digests") or {}).get("artifact", "")) or None,
                 "linear_weights": found.get("linear_weights"), "linear_quantized": found.get("linear_quantized"),
                 "quantized_fraction": found.get("quantized_fraction"),
                 "bits_per_weight": found.get("bits_per_weight"),

@@ -5,6 +5,7 @@ Pure functions. A figure that was not earned is None.
 
 from collections.abc import Mapping
 
+from workflow.tradeoff import loaded
 from workflow.tradeoff.columns import COLUMNS
 from workflow.tradeoff.summarize import gates, rows_accuracy, rows_speed
 from workflow.tradeoff.summarize.cells import Cell
@@ -38,6 +39,7 @@ def row(cell: Cell, baseline: Cell | None, convention: str | None, limits: Mappi
         "size_class": size_class(cell.facts.get("parameters")),
         "status": speed.get("status", "not_measured"),
         "accuracy_status": text.get("status", "not_evaluated"),
+        "artifact": loaded.short((head.get("digests") or {}).get("artifact", "")) or None,
         "environment": (head.get("environment") or {}).get("digest", "")[:12] or None,
     }
     reasons = [("" if part is speed else "accuracy: ") + part["reason"] for part in (speed, text) if part.get("reason")]
@@ -69,6 +71,8 @@ def judge(cell: Cell, line: Mapping, limits: Mapping[str, float]) -> tuple[str, 
     if proof := cell.speed.get("proof"):
         if reason := gates.not_quantized(cell.spec, proof):
             return "not_quantized", reason
+        if reason := gates.not_cached(cell.spec, proof):
+            return "not_cached", reason
         if reason := gates.fell_back(proof, rows_speed.requested(cell)):
             return "fell_back", reason
     if cell.quality.get("status") == "ok":
