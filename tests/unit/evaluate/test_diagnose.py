@@ -22,7 +22,9 @@ def trained(tmp_path_factory):
     torch.set_num_threads(1)  # tiny products only lose by sharing
     root = tmp_path_factory.mktemp("trained")
     return {
-        kind: tiny.build(root / kind, kind, trained=True, context=128) for kind in ("gpt2", "llama", "llama-untied")
+        # a seed whose Llama learns the text well: the wrong labels must cost more than half a guess
+        kind: tiny.build(root / kind, kind, seed=1, trained=True, context=128)
+        for kind in ("gpt2", "llama", "llama-untied")
     }
 
 
@@ -137,12 +139,12 @@ def test_uniform_output(tmp_path, trained, corpus):
     assert run(tmp_path, folder, corpus, nll)["fault"] == "uniform_output"
 
 
-def test_head_tied_that_should_not_be(tmp_path, trained, corpus):
+def test_a_head_that_the_file_has_is_kept_whatever_the_config_ties(tmp_path, trained, corpus):
     folder = edit(trained["llama-untied"], tmp_path / "tied", lambda tensors: None)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
-    result = run(tmp_path, folder, corpus, rescored(folder))
-    assert result["fault"] == "untied_head"
+    assert rescored(folder) == pytest.approx(rescored(trained["llama-untied"]))
+    assert run(tmp_path, folder, corpus, rescored(folder))["status"] == "not_needed"
 
 
 def test_head_fresh_that_should_be_tied(tmp_path, trained, corpus):

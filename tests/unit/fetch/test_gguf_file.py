@@ -6,7 +6,7 @@ import gguf
 import numpy as np
 from safetensors.numpy import load_file
 from transformers import AutoTokenizer
-from transformers.models.gpt2.tokenization_gpt2 import bytes_to_unicode
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from tests.unit.fetch.fetching import ZERO, digest, index, refused, wheel  # noqa: F401  (a fixture)
 from workflow.tradeoff.fetch import models as fetch

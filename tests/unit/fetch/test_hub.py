@@ -66,7 +66,7 @@ def test_a_model_of_the_hub(hub, tmp_path):
     manifest = fetch.fetch_model("tiny", SOURCE, tmp_path / "out")
     assert hub.asked[0] == "config.json"
     weights_and_words = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"}
-    assert set(hub.asked) == weights_and_words | {"tokenizer_config.json", "special_tokens_map.json"}
+    assert set(hub.asked) == weights_and_words | {"tokenizer_config.json"}
     assert set(manifest["files"]) == set(hub.asked)
     assert (manifest["license"], manifest["source"]) == ("apache-2.0", SOURCE)
 

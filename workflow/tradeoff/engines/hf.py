@@ -96,7 +96,7 @@ class HfEngine:
 
     @torch.inference_mode()
     def prefill(self, ids: torch.Tensor) -> torch.Tensor:
-        self.cache = DynamicCache()
+        self.cache = DynamicCache(config=self.network.config)
         return self._step(ids.to(self.device))
 
     @torch.inference_mode()
@@ -104,7 +104,7 @@ class HfEngine:
         return self._step(token)
 
     def _step(self, ids):
-        output = self.network(ids, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
+        output = self.network(ids, cache=self.cache, use_cache=True, logits_to_keep=1)
         return output.logits[:, -1].argmax(-1, keepdim=True)
 
     @torch.inference_mode()

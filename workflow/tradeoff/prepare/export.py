@@ -4,14 +4,15 @@
         --output results/demo/onnx/M/fp32-kv
 """
 
-import functools
 import gc
-import logging
+import inspect
 import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from unittest import mock
 
 import torch
+from transformers import DynamicCache
 
 from workflow.tradeoff import architecture, errors, files
 from workflow.tradeoff.engines import hf, onnx
@@ -20,43 +21,81 @@ from workflow.tradeoff.errors import CellFailure
 from workflow.tradeoff.prepare import external, parity
 from workflow.tradeoff.variants import VARIANTS
 
-KEPT = ("model.onnx", "model.onnx.data")
 OPSET = 18  # what torch 2.13 exports by itself; pinned so that another torch gives the same operators
 
 
 def trace(network, output: Path, cache: bool) -> None:
-    """Write ``output/model.onnx`` by optimum's exporter: batch, sequence and past dynamic, weights as inputs.
+    """Write ``output/model.onnx`` by torch's tracing exporter: batch, sequence and past dynamic, weights as inputs.
 
+    Inputs: input_ids and position_ids (B, T), attention_mask (B, P + T), all int64; with ``cache`` also
+    past_key_values.{i}.key and .value (B, KV heads, P, width). Outputs: logits (B, T, V), and with ``cache``
+    present.{i}.key and .value of length P + T. Every layer's cache is whole: a sliding window is in the mask alone.
     A file with weights would cost torch's exporter four copies of them. Its constant folding is off, which would put
-    turned copies in place of the weights. optimum's post-processing (which ties the head to the embedding again) is
-    off: the quantizers only see a head that has a matrix of its own, and on larger models the tying fails.
+    turned copies in place of the weights.
     """
-    from optimum.exporters.onnx import onnx_export_from_model
-    from optimum.exporters.tasks import TasksManager
+    inputs, past = examples(network, cache)
+    names = [f"past_key_values.{index}.{part}" for index in range(len(past) // 2) for part in ("key", "value")]
+    whole = network.forward
 
-    kind = network.config.model_type
-    if kind not in TasksManager.get_supported_model_type_for_task("text-generation", exporter="onnx"):
-        raise CellFailure("unsupported", f"optimum's ONNX exporter does not know the architecture {kind}")
-    logging.getLogger("optimum").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
-    warnings.filterwarnings("ignore", category=UserWarning, module="torch.onnx")
-    network.config.use_cache = cache
-    # optimum passes on no export_params
-    without_weights = functools.partial(torch.onnx.export, export_params=False)
-    with mock.patch.object(torch.onnx, "export", without_weights):
-        onnx_export_from_model(
+    def flat(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        given = dict(zip(inputs, tensors, strict=False))
+        kept = filled(tensors[len(inputs) :]) if cache else None
+        logits = whole(**given, cache=kept, use_cache=cache).logits
+        return logits, *(kept_tensors(kept) if cache else ())
+
+    axes = {name: {0: "batch_size", 1: "sequence_length"} for name in (*inputs, "logits")}
+    if cache:
+        axes["attention_mask"] = {0: "batch_size", 1: "past_sequence_length + sequence_length"}
+    for name in names:
+        axes[name] = {0: "batch_size", 2: "past_sequence_length"}
+        axes[present(name)] = {0: "batch_size", 2: "past_sequence_length + sequence_length"}
+    with mock.patch.object(network, "forward", flat), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what a trace fixes, and that torch has another exporter
+        torch.onnx.export(
             network,
-            output,
-            task="text-generation-with-past" if cache else "text-generation",
-            device="cpu",
-            opset=OPSET,
-            no_post_process=True,
-            do_validation=False,
+            (*inputs.values(), *past),
+            output / "model.onnx",
+            input_names=[*inputs, *names],
+            output_names=["logits", *map(present, names)],
+            dynamic_axes=axes,
+            opset_version=OPSET,
+            export_params=False,
             do_constant_folding=False,
+            dynamo=False,
         )
-    for path in output.iterdir():
-        if path.name not in KEPT:
-            path.unlink()
+
+
+def present(name: str) -> str:
+    """The output that an input of the cache becomes."""
+    return name.replace("past_key_values", "present")
+
+
+@torch.no_grad()  # no inference mode: its tensors cannot be traced
+def examples(network, cache: bool) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
+    """Inputs to trace with, 2 sequences of 5 tokens, by name; with ``cache`` 3 tokens before them, keys and values."""
+    batch, width, before = 2, 5, 3 if cache else 0
+    ids = torch.arange(batch * (before + width)).reshape(batch, -1) % network.config.get_text_config().vocab_size
+    inputs = {"input_ids": ids[:, before:], "attention_mask": torch.ones_like(ids)}
+    if "position_ids" in inspect.signature(network.forward).parameters:
+        inputs["position_ids"] = torch.arange(before, before + width).expand(batch, width)
+    past = DynamicCache()
+    if cache:
+        network(input_ids=ids[:, :before], cache=past, use_cache=True)
+    return inputs, list(kept_tensors(past))
+
+
+def kept_tensors(cache: DynamicCache) -> Iterator[torch.Tensor]:
+    """Keys and values of each layer in turn."""
+    for layer in cache.layers:
+        yield from (layer.keys, layer.values)
+
+
+def filled(tensors: Sequence[torch.Tensor]) -> DynamicCache:
+    """A cache with the keys and values ``tensors``, the inverse of ``kept_tensors``."""
+    cache = DynamicCache()
+    for index, pair in enumerate(zip(tensors[::2], tensors[1::2], strict=True)):
+        cache.update(*pair, index)
+    return cache
 
 
 def export(model: Path, output: Path, cache: bool, threads: int, longest: int) -> dict:
@@ -120,7 +159,7 @@ def main(argv: list[str]) -> None:
         check(found)
         files.write_manifest(
             folder,
-            source={"exporter": "optimum", "opset": OPSET, "task": "with past" if args.cache else "without past"},
+            source={"exporter": "torch", "opset": OPSET, "task": "with past" if args.cache else "without past"},
             made_from=manifest["digest"],
             parity=found,
         )

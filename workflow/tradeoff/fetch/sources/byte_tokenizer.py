@@ -15,7 +15,7 @@ def save(folder: Path, *, vocab_size: int, context: int) -> None:
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
-    from transformers.models.gpt2.tokenization_gpt2 import bytes_to_unicode
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     if vocab_size < SIZE:
         raise UserError(f"vocab_size is {vocab_size}, too few for one token per byte: give at least {SIZE}")

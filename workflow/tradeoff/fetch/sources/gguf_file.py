@@ -84,7 +84,7 @@ def convert(source: Path, folder: Path, *, dtype: str, what: str) -> dict:
 def _convert(path: Path, folder: Path, dtype: str, what: str) -> dict:
     import gguf
     import torch
-    from transformers import AutoConfig
+    from transformers import AutoConfig, GgufConfig
 
     try:
         reader = gguf.GGUFReader(path)
@@ -122,7 +122,12 @@ def _convert(path: Path, folder: Path, dtype: str, what: str) -> dict:
     files.check_disk(folder, width * known["parameters"], f"{what} as {dtype}")
     try:
         model, report = causal.from_pretrained(
-            path.parent, config=config, gguf_file=path.name, dtype=getattr(torch, dtype), output_loading_info=True
+            path.parent,
+            config=config,
+            gguf_file=path.name,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=getattr(torch, dtype),
+            output_loading_info=True,
         )
     except Exception as error:  # a library refuses a checkpoint in whatever way it likes
         raise UserError(
@@ -130,6 +135,9 @@ def _convert(path: Path, folder: Path, dtype: str, what: str) -> dict:
         ) from error
     checkpoint.refuse_missing(report, what)
     kinds.refuse_foresight(model, what)
+    # the weights are plain now; transformers takes them for GGUF blocks still, and would not save them
+    model.hf_quantizer = None
+    model.config.quantization_config = None
     checkpoint.save(model, folder, what)
     generation.neutral(path.parent, folder, config.to_dict(), what)
     return pairs
