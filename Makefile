@@ -16,8 +16,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A stamp carries the locks' content, and the folder since an environment cannot be moved: whatever changes, it is made
 # again, and touching a file makes nothing.
 digest = $(shell (cat $(1); echo '$(CURDIR) $(PYTHON)') | sha256sum | cut -c1-16)
-HOST := $(VENV)/.host-$(call digest,envs/host.lock envs/torch.lock)
-TEST := $(VENV)/.test-$(call digest,envs/host.lock envs/torch.lock envs/test.lock)
+HOST := $(VENV)/.host-$(call digest,envs/uv.lock envs/host.lock envs/torch.lock)
+TEST := $(VENV)/.test-$(call digest,envs/uv.lock envs/host.lock envs/torch.lock envs/test.lock)
 
 .PHONY: help env demo docs test lock image compare plan
 
@@ -60,14 +60,11 @@ $(HOST):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo 'error: $(PYTHON) is not a Python 3.11 or later: name one, as in make demo PYTHON=python3.12' >&2; exit 2; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo 'error: $(PYTHON) has no venv: install it (Debian and Ubuntu: apt install python3-venv)' >&2; exit 2; }
 	$(PYTHON) -m venv --clear $(VENV)
-	@echo "Installing the packages of envs/host.lock into $(VENV): about two minutes"
-	pip install --quiet --no-deps --require-hashes --requirement envs/host.lock
-	pip install --constraint envs/torch.lock torch
-	pip check
+	@echo "Installing the packages of envs/host.lock into $(VENV): a minute or two, less once they are in uv's cache"
+	python envs/install.py host
 	@touch $@
 
 $(TEST): $(HOST)
 	@echo "Installing the packages of envs/test.lock into $(VENV)"
-	pip install --quiet --no-deps --require-hashes --requirement envs/test.lock
-	pip check
+	python envs/install.py test
 	@touch $@

@@ -1,7 +1,7 @@
 """Write the locks of this folder from their ``.in`` files: ``make lock``, or ``python envs/lock.py [--upgrade]``.
 
 A package keeps the version of the present lock as long as the ``.in`` files allow it; ``--upgrade`` takes the newest
-that they allow. Needs ``uv`` (test.lock brings it). The CPU build of torch is looked for where pip is told to look
+that they allow. Needs ``uv`` (``make env`` brings it). The CPU build of torch is looked for where pip is told to look
 (``PIP_FIND_LINKS``), else in PyTorch's own index of CPU builds.
 """
 
@@ -57,6 +57,7 @@ def main(argv: list[str]) -> None:
             (ENVS / lock).write_text(HEADER.format(source=source) + header + draft.read_text())
             print(f"envs/{lock}", flush=True)
 
+        write("uv.lock", "uv.in", *HOST)
         present = [] if upgrade else [ENVS / "host.lock", ENVS / "torch.lock"]
         everything = compile_lock(uv, "host.in", draft, present, *HOST)
         of_torch = [line for line in everything if BROUGHT_BY_TORCH.match(line)]

@@ -70,7 +70,7 @@ ENVIRONMENT = {
     "threads": 1,
     "machine": {"cpu": "Test CPU @ 2.0 GHz", "cores": 2, "memory_gb": 8.0, "governor": "performance", "os": "Linux"},
     "gpu": None,
-    "libraries": {"torch": "2.13.0", "transformers": "4.57.6", "onnxruntime": "1.23.2", "bitsandbytes": "0.50.2"},
+    "libraries": {"torch": "2.13.0", "transformers": "5.24.0", "onnxruntime": "1.32.0", "bitsandbytes": "0.50.2"},
     "image": "host",
     "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False},
     "digest": "a" * 64,

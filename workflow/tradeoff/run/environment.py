@@ -21,8 +21,6 @@ LIBRARIES = (
     "transformers",
     "tokenizers",
     "bitsandbytes",
-    "optimum",
-    "optimum-onnx",
     "onnxruntime",
     "onnxruntime-gpu",
     "onnx",
