@@ -18,7 +18,7 @@ from pathlib import Path
 ENVS = Path(__file__).resolve().parent
 # pip's setting, uv's variable, and what stands between several values there
 SETTINGS = {
-    "index-url": ("UV_INDEX_URL", ""),
+    "index-url": ("UV_DEFAULT_INDEX", ""),
     "extra-index-url": ("UV_EXTRA_INDEX_URL", " "),
     "find-links": ("UV_FIND_LINKS", ","),
     "trusted-host": ("UV_INSECURE_HOST", " "),
