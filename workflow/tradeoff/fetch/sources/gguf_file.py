@@ -138,6 +138,9 @@ def _convert(path: Path, folder: Path, dtype: str, what: str) -> dict:
     model.hf_quantizer = None
     model.config.quantization_config = None
     kinds.refuse_foresight(model, what)
+    # the weights are plain now; transformers takes them for GGUF blocks still, and would not save them
+    model.hf_quantizer = None
+    model.config.quantization_config = None
     checkpoint.save(model, folder, what)
     generation.neutral(path.parent, folder, config.to_dict(), what)
     return pairs
