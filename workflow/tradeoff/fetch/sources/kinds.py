@@ -90,7 +90,7 @@ def model_class(config, what: str):
     name = (config.architectures or [known.__name__ if known else config.model_type])[0]
     if known is None or not (part is not config or is_causal(name, known.__name__)):
         raise UserError(f"{what} is a {name}, not a causal language model: give one that generates text")
-    if getattr(known, "_is_stateful", False) or "past_key_values" not in inspect.signature(known.forward).parameters:
+    if getattr(known, "_is_stateful", False) or "cache" not in inspect.signature(known.forward).parameters:
         raise UserError(
             f"{what} is a {name}, which keeps a state of its own kind and not keys and values alone: "
             "no engine here runs it, give a model of attention layers"
