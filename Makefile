@@ -32,6 +32,8 @@ demo: $(HOST) ## Environment, the default study on this machine, report: results
 	@python -m workflow.tradeoff.report.show --tables results/demo/tables
 	@echo
 	@printf '%s\n' "Report:      results/demo/report.md" "As a page:   results/demo/report.html"
+	@echo
+	@cat results/demo/deploy/command.txt
 
 docs: $(HOST) ## README's table and figure from the last make demo
 	python -m docs.refresh results/demo

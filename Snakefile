@@ -38,4 +38,5 @@ rule all:
     default_target: True
     input:
         f"{RESULTS}/report.md",
+        f"{RESULTS}/deploy/deploy.json",
         f"{RESULTS}/environment.json",

@@ -6,6 +6,8 @@ import json
 import math
 import re
 import shutil
+import subprocess
+import sys
 import xml.etree.ElementTree as xml
 
 import numpy as np
@@ -137,6 +139,27 @@ def test_cells_and_baselines_alternate(finished):
     cell = json.loads((finished.results / "speed/llama/bnb-int8.json").read_text())
     roles = [entry["role"] for entry in cell["protocols"]["standard"]["replicates"]]
     assert roles[:4] == ["cell", "baseline", "baseline", "cell"]
+
+
+def test_every_answer_comes_with_what_serves_it(finished):
+    deployed = json.loads((finished.results / "deploy" / "deploy.json").read_text())
+    winners = {(row["model"], row["winner"]) for row in table(finished, "scenarios") if row["winner"]}
+    assert {(entry["model"], entry["variant"]) for entry in deployed} == winners
+    report = (finished.results / "report.md").read_text()
+    for model in ("llama", "gpt2"):
+        first = next(entry for entry in deployed if entry["model"] == model)
+        assert first["command"] in (finished.results / "deploy" / "command.txt").read_text()
+        assert first["command"] in report.partition("## The table behind it")[0]
+        assert first["digest"] in (finished.results / first["readme"]).read_text()
+
+
+def test_an_answer_is_served_with_the_text_that_was_measured(finished):
+    entry = json.loads((finished.results / "deploy" / "deploy.json").read_text())[0]
+    measured = json.loads((finished.results / f"quality/{entry['model']}/{entry['variant']}.json").read_text())
+    prompt = measured["generated"][0]
+    words = [*entry["command"].split()[1:], "--tokens", str(len(prompt["token_ids"])), "--prompt", prompt["prompt"]]
+    done = subprocess.run([sys.executable, *words], cwd=finished.folder, capture_output=True, text=True, check=True)
+    assert done.stdout == prompt["text"] + "\n"
 
 
 def lengthened(config):

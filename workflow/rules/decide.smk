@@ -5,6 +5,7 @@ INPUTS:
 
 OUTPUTS:
     {results}/tables/decision.json and its tables      front, scenarios, matrix, tree, advice
+    {results}/deploy/                                  how to serve each answer: command or program, digests, figures
     {results}/tables/claims.csv                        one verdict per statement of the study
     {results}/quality/{model}/{variant}.diagnosis.json why a loss is as high as a guess, where one is
 """
@@ -44,6 +45,46 @@ rule decide:
         --tables {params.folder:q} \\
         --environment {input.environment:q} \\
         --scenarios {params.scenarios:q} \\
+        --output {params.folder:q} \\
+        2> >(tee {log:q} >&2)
+        """
+
+
+rule deploy:
+    input:
+        decision=f"{RESULTS}/tables/decision.json",
+        summary=f"{RESULTS}/tables/summary.csv",
+        environment=f"{RESULTS}/environment.json",
+        models=expand(f"{RESULTS}/models/{{model}}/manifest.json", model=MODELS),
+        manifests=sorted({f"{artifact(model, variant)}/manifest.json" for model, variant in CELLS}),
+        quality=cells("{root}/quality/{model}/{variant}.json"),
+        templates=sorted(map(str, Path("report/deploy").glob("*.j2"))),
+    output:
+        expand(f"{RESULTS}/deploy/{{name}}", name=["deploy.json", "command.txt", "README.md"]),
+    log:
+        f"{RESULTS}/logs/deploy.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/deploy.tsv"
+    container:
+        CONTAINER
+    params:
+        code=code("decide.deploy"),
+        define=KNOWN,
+        definitions=DEFINITIONS,
+        study=config["study"],
+        tables=lambda wildcards, input: folder_of(input.summary),
+        results=RESULTS,
+        templates=lambda wildcards, input: folder_of(input.templates[0]),
+        folder=lambda wildcards, output: folder_of(output[0]),
+    shell:
+        """
+        python -m workflow.tradeoff.decide.deploy \\
+        {params.define:q} \\
+        --study {params.study:q} \\
+        --tables {params.tables:q} \\
+        --results {params.results:q} \\
+        --environment {input.environment:q} \\
+        --templates {params.templates:q} \\
         --output {params.folder:q} \\
         2> >(tee {log:q} >&2)
         """

@@ -124,6 +124,7 @@ rule report:
     input:
         tables=expand(f"{RESULTS}/tables/{{table}}.csv", table=TABLES),
         decision=f"{RESULTS}/tables/decision.json",
+        deploy=f"{RESULTS}/deploy/deploy.json",
         html=expand(f"{RESULTS}/tables/html/{{table}}.html", table=TABLES),
         figures=expand(f"{RESULTS}/figures/{{figure}}.svg", figure=[*FIGURES, "claims"]),
         diagnoses=cells("{root}/quality/{model}/{variant}.diagnosis.json"),
@@ -158,6 +159,7 @@ rule report:
         --tables {params.tables:q} \\
         --figures {params.figures:q} \\
         --decision {input.decision:q} \\
+        --deploy {input.deploy:q} \\
         --environment {input.environment:q} \\
         --template {input.template:q} \\
         --landing {input.landing:q} {output.landing:q} \\

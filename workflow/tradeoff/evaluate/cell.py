@@ -159,6 +159,9 @@ def run(args, engine, prepared, baseline: Baseline | None, result: dict):
                 "first_difference": generation.first_difference(ids, baseline.text(place)) if baseline else None,
             }
         )
+    if not unasked:
+        chat = args.chat == "auto" and bool(tokenizer.chat_template)
+        result["prompting"] = generation.prompting(tokenizer, plans[0].bos, chat, stop)
     return result, arrays, recorded
 
 

@@ -12,6 +12,8 @@ from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.evaluate.conventions import Vocabulary
 from workflow.tradeoff.evaluate.prompts import PROMPTS
 
+PLACE = "the prompt itself"  # where a template puts what a user says
+
 
 def greedy(engine: Engine, ids: Sequence[int], new_tokens: int, stop: Collection[int]) -> list[int]:
     """The tokens that follow ``ids``: at most ``new_tokens``, the last one a stop token if one came earlier."""
@@ -45,6 +47,21 @@ def prompts(tokenizer, vocab: Vocabulary, chat: str) -> list[list[int]]:
         turns = [[{"role": "user", "content": prompt}] for prompt in PROMPTS]
         return [tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=False) for turn in turns]
     return [[*vocab.head, *vocab.encode(prompt)] for prompt in PROMPTS]
+
+
+def prompting(tokenizer, bos: str, chat: bool, stop: Collection[int]) -> dict:
+    """How a prompt was put, so that whoever serves the model puts it the same way.
+
+    ``head``: token ids before it; ``before``, ``after``: text around it, of the chat template; ``stop``: ids that end
+    an answer. bos: ``always`` or ``never``.
+    """
+    before = after = ""
+    head = [tokenizer.bos_token_id] if bos == "always" and not chat else []
+    if chat:
+        turn = [{"role": "user", "content": PLACE}]
+        text = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+        before, _, after = text.partition(PLACE)
+    return {"head": head, "before": before, "after": after, "stop": sorted(stop)}
 
 
 def check_fits(prompt_tokens: int, new_tokens: int, context: int) -> None:

@@ -130,6 +130,7 @@ def context(options) -> dict:
     folder = options.output.absolute().parent
     made = manifests(options.manifests)
     environment, corpus = read_json(options.environment), options.config.get("corpus") or {}
+    deployed = read_json(options.deploy) if options.deploy else []
     summary = found["summary"]
     remarks = summary[(summary["status"] == "ok") & summary["reason"].notna()]
     return {
@@ -143,6 +144,8 @@ def context(options) -> dict:
         "notes": {name: entry["note"] for name, entry in notes.items()},
         "titles": {name: entry["title"] for name, entry in notes.items()},
         "decision": decision,
+        "deployed": deployed,
+        "leading": list({entry["model"]: entry for entry in reversed(deployed)}.values())[::-1],
         "figures": _links(options.figures, folder, "*.svg"),
         "links": _links(options.tables, folder, "*.csv"),
         "environment": environment,

@@ -1,0 +1,154 @@
+"""What is written to serve a winner: it starts, and writes the tokens that the engine wrote when it was measured."""
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from urllib import request
+from urllib.error import HTTPError
+
+import pandas as pd
+import pytest
+from transformers import AutoTokenizer
+
+from tests import synthetic, tiny
+from workflow.tradeoff import engines
+from workflow.tradeoff.decide import deploy
+from workflow.tradeoff.errors import UserError
+from workflow.tradeoff.evaluate import generation
+from workflow.tradeoff.files import write_json, write_manifest
+from workflow.tradeoff.prepare import export
+from workflow.tradeoff.variants import VARIANTS
+
+TEMPLATES = Path(__file__).parents[3] / "report" / "deploy"
+TEMPLATE = "{% for turn in messages %}<{{ turn.role }}>{{ turn.content }}</end>{% endfor %}<assistant>"
+ROW = {
+    "status": "ok", "baseline": "torch-fp32", "device": "cpu", "threads": 1, "decode_tokens_per_s": 20.0,
+    "speedup": 2.0, "speedup_low": 1.9, "speedup_high": 2.1, "memory_mb": 3.5, "peak_mb": 50.0, "load_peak_mb": 60.0,
+}  # fmt: skip
+SERVED = ("torch-fp32", "bnb-int8", "bnb-nf4", "onnx-fp32-kv")
+NEW = 6
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Results of a tiny model with a chat template, and what the engines wrote to its prompt."""
+    results = tmp_path_factory.mktemp("results")
+    model = tiny.build(results / "models" / "llama", "llama")
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(model)
+    write_manifest(model, source={})
+    flags = ["--model-folder", model, "--cache", "--threads", "1", "--output", results / "artifacts/llama/onnx-fp32-kv"]
+    export.main(list(map(str, flags)))
+    ids = tokenizer.apply_chat_template([{"role": "user", "content": "Hello?"}], add_generation_prompt=True)
+    ids = ids if isinstance(ids, list) else ids["input_ids"]
+    for name in SERVED:
+        engine = engines.load(VARIANTS[name], deploy.artifact(results, "llama", VARIANTS[name]), model, "cpu", 1)
+        tokens = generation.greedy(engine, ids, NEW, {256})
+        written = {"prompt": "Hello?", "text": tokenizer.decode(tokens), "token_ids": tokens}
+        prompting = generation.prompting(tokenizer, "always", True, {256})
+        write_json(results / f"quality/llama/{name}.json", {"generated": [written], "prompting": prompting})
+    return results
+
+
+def deployed(results, names, **more):
+    """Deploy variants that won a scenario each."""
+    rows = [{"model": "llama", "variant": name, **ROW, **more} for name in names]
+    asked = {"objective": "speed", "limits": "none", "mind": None}
+    won = [{"scenario": f"s-{name}", "model": "llama", "winner": name, **asked} for name in names]
+    tables = results / "tables"
+    tables.mkdir(exist_ok=True)
+    columns = ["ttft_ms", "ttft_ms_low", "ttft_ms_high", "degradation_pct", "degradation_low_pct"]
+    columns += ["degradation_high_pct", "decode_tokens_per_s_low", "decode_tokens_per_s_high", "reason"]
+    pd.DataFrame(rows).reindex(columns=[*rows[0], *columns]).to_csv(tables / "summary.csv", index=False)
+    write_json(tables / "decision.json", {"machine": "Test CPU, 1 thread", "scenarios": won})
+    write_json(results / "environment.json", synthetic.ENVIRONMENT)
+    flags = ["--study", "tiny", "--tables", tables, "--results", results, "--output", results / "deploy"]
+    flags += ["--environment", results / "environment.json", "--templates", TEMPLATES]
+    deploy.main(list(map(str, flags)))
+    return results / "deploy"
+
+
+@pytest.fixture(scope="module")
+def output(study):
+    return deployed(study, SERVED)
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_what_is_served_writes_what_was_measured(study, output, name):
+    measured = json.loads((study / f"quality/llama/{name}.json").read_text())["generated"][0]
+    program = runpy.run_path(str(output / "llama" / name / "serve.py"))
+    model = program["Model"]()
+    for _ in range(2):  # the second prompt starts anew
+        assert program["answer"](model, "Hello?", NEW) == measured["token_ids"]
+    with pytest.raises(ValueError, match="the model takes fewer than 512"):
+        program["answer"](model, "a" * 600, 1)
+
+
+def test_the_server_answers_over_http_with_the_runtime_alone(study, output):
+    measured = json.loads((study / "quality/llama/onnx-fp32-kv.json").read_text())["generated"][0]
+    program = output / "llama/onnx-fp32-kv/serve.py"
+    lacking = "import sys; sys.modules.update(torch=None, transformers=None); import runpy; "
+    code = f"{lacking}sys.argv = ['serve.py', '--port', '0']; runpy.run_path({str(program)!r}, run_name='__main__')"
+    server = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        address = server.stdout.readline().strip()
+        with request.urlopen(address, json.dumps({"prompt": "Hello?", "max_tokens": NEW}).encode()) as reply:
+            choice = json.load(reply)["choices"][0]
+        assert (choice["token_ids"], choice["text"]) == (measured["token_ids"], measured["text"])
+        with pytest.raises(HTTPError, match="400"):
+            request.urlopen(address, b'{"words": "none"}')
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def test_the_folder_says_what_it_is_and_what_was_measured(study, output):
+    text = (output / "llama/onnx-fp32-kv/README.md").read_text()
+    manifest = json.loads((study / "artifacts/llama/onnx-fp32-kv/manifest.json").read_text())
+    assert manifest["digest"] in text and str(study / "artifacts/llama/onnx-fp32-kv") in text
+    assert "20 tokens/s" in text and "2 times as fast [1.9, 2.1]" in text and "Test CPU, 1 thread" in text
+    assert f"python {output}/llama/onnx-fp32-kv/serve.py" in text and "onnxruntime==1.23.2" in text
+    assert "nan" not in text and "None" not in text and "s-onnx-fp32-kv" in text
+    index = json.loads((output / "deploy.json").read_text())
+    assert [entry["variant"] for entry in index] == list(SERVED)
+    assert f"python {output}/llama/torch-fp32/serve.py" in (output / "command.txt").read_text()
+    assert "onnx-fp32-kv/README.md" in (output / "README.md").read_text()
+
+
+def test_a_gguf_file_is_served_by_llama_server(study):
+    folder = study / "artifacts/llama/gguf-q8_0"
+    folder.mkdir(parents=True)
+    (folder / "model.gguf").write_bytes(b"GGUF")
+    write_manifest(folder, source={}, vocabulary=None, why="other splits")
+    text = (deployed(study, ["gguf-q8_0"]) / "llama/gguf-q8_0/README.md").read_text()
+    assert f"llama-server --model {folder}/model.gguf --threads 1 --ctx-size 512 --host 127.0.0.1" in text
+    assert "This file has no vocabulary (other splits)" in text
+    assert not (study / "deploy/llama/gguf-q8_0/serve.py").exists()
+
+
+def test_without_a_winner_the_end_says_so(study):
+    results = study.parent / "none"
+    results.mkdir()
+    write_json(
+        results / "decision.json", {"machine": "m", "scenarios": [{"scenario": "s", "model": "m", "winner": None}]}
+    )
+    pd.DataFrame(columns=["model", "variant"]).to_csv(results / "summary.csv", index=False)
+    write_json(results / "environment.json", {})
+    flags = ["--study", "x", "--tables", results, "--results", results, "--output", results / "deploy"]
+    deploy.main(list(map(str, [*flags, "--environment", results / "environment.json", "--templates", TEMPLATES])))
+    assert (results / "deploy/command.txt").read_text() == "Nothing that was measured can be deployed.\n"
+    assert "can be deployed within the limits" in (results / "deploy/README.md").read_text()
+
+
+def test_a_changed_artifact_is_one_line(study, output):
+    weights = study / "models/llama/model.safetensors"
+    kept = weights.read_bytes()
+    weights.write_bytes(kept[:-1])
+    try:
+        with pytest.raises(UserError, match=r"delete .* and run again"):
+            deployed(study, ["torch-fp32"])
+    finally:
+        weights.write_bytes(kept)

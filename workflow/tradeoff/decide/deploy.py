@@ -1,0 +1,195 @@
+"""Write how to deploy the answers: a folder for each winner of a scenario, with the command or program that serves it.
+
+    python -m workflow.tradeoff.decide.deploy --study demo --tables results/demo/tables --results results/demo \\
+        --environment results/demo/environment.json --templates report/deploy --output results/demo/deploy
+
+OUTPUT/deploy.json   the winners, the answer's first one ahead, each with its command
+OUTPUT/command.txt   the answer's commands, for the end of a run
+OUTPUT/README.md, OUTPUT/{model}/{variant}/README.md, serve.py, tokenizer.json
+"""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+
+from workflow.tradeoff import architecture, errors, variants
+from workflow.tradeoff.decide import headline
+from workflow.tradeoff.decide.decision import read
+from workflow.tradeoff.files import atomic_folder, read_json, read_manifest, write_json
+from workflow.tradeoff.variants import VARIANTS, Variant
+from workflow.tradeoff.words import OBJECTIVES, number
+
+# of each way: the packages that its program needs beside tokenizers
+PACKAGES = {"transformers": ("torch", "transformers", "accelerate"), "onnxruntime": ("onnxruntime", "numpy")}
+PROGRAM = "serve.py"
+DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+PLAIN = {"head": [], "before": "", "after": "", "stop": []}  # of random weights, which no text was put to
+CONTEXT = 4096  # tokens that llama-server makes room for, where the model takes as many
+
+
+def winners(decision: Mapping) -> list[dict]:
+    """Each distinct winner with its scenarios: those that the answer opens with ahead, in its order."""
+    order = headline.leading(decision["scenarios"])
+    entries = sorted(
+        (entry for entry in decision["scenarios"] if entry["winner"]),
+        key=lambda entry: order.index(entry["scenario"]) if entry["scenario"] in order else len(order),
+    )
+    found: dict[tuple[str, str], dict] = {}
+    for entry in entries:
+        key = entry["model"], entry["winner"]
+        one = found.setdefault(key, {"model": key[0], "variant": key[1], "asked": []})
+        one["asked"].append(entry)
+    return list(found.values())
+
+
+def first_of_models(deployed: Sequence[Mapping]) -> list[Mapping]:
+    """The answer's winner of each model."""
+    return list({entry["model"]: entry for entry in reversed(deployed)}.values())[::-1]
+
+
+def artifact(results: Path, model: str, variant: Variant) -> Path:
+    """Folder of what a variant of a model runs."""
+    own = variant.artifact
+    return results / "models" / model if own == "model" else results / "artifacts" / model / own
+
+
+def command(way: str, program: Path, folder: Path, row: Mapping, context: int) -> str:
+    """The line that serves a winner, run from where the study was run."""
+    if way != "llama-server":
+        return shlex.join(["python", str(program)])
+    words = ["llama-server", "--model", str(folder / "model.gguf"), "--threads", str(_threads(row))]
+    words += ["--ctx-size", str(min(CONTEXT, context)), "--host", "127.0.0.1", "--port", "8080"]
+    return shlex.join(words + (["--n-gpu-layers", "999"] if row["device"] == "cuda" else ["--n-gpu-layers", "0"]))
+
+
+def _threads(row: Mapping) -> int:
+    return int(row["threads"])
+
+
+def packages(variant: Variant, libraries: Mapping[str, str]) -> list[str]:
+    """``name==version`` of what a program needs, as it was measured."""
+    wanted = ["tokenizers", *PACKAGES[variant.deploy]]
+    if variant.quantizer == "bitsandbytes":
+        wanted.append("bitsandbytes")
+    wanted = [
+        "onnxruntime-gpu" if name == "onnxruntime" and "onnxruntime-gpu" in libraries else name for name in wanted
+    ]
+    return [f"{name}=={libraries[name]}" if name in libraries else name for name in wanted]
+
+
+def figures(row: Mapping) -> list[tuple[str, str]]:
+    """What a winner was measured at, in words; a figure that is not known is left out."""
+
+    def within(name: str, form: str, ends: str = "") -> str:
+        low, high = (row[(ends or f"{name}_{{}}").format(end)] for end in ("low", "high"))
+        if pd.isna(row[name]):
+            return ""
+        return form.format(number(row[name])) + ("" if pd.isna(low) else f" [{number(low)}, {number(high)}]")
+
+    lines = [
+        ("speed, one user", within("decode_tokens_per_s", "{} tokens/s")),
+        (f"against {row['baseline']}", within("speedup", "{} times as fast")),
+        ("time to the first token", within("ttft_ms", "{} ms")),
+        ("weights and cache", f"{number(row['memory_mb'])} MB"),
+        ("most memory of the process", f"{number(max(row['peak_mb'], row['load_peak_mb']))} MB"),
+        ("change of perplexity", within("degradation_pct", "{}%", "degradation_{}_pct")),
+    ]  # fmt: skip
+    return [(name, text) for name, text in lines if text]
+
+
+def describe(options, entry: Mapping, row: Mapping, environment: Mapping) -> dict:
+    """What the templates of one winner may use."""
+    from transformers import AutoConfig
+
+    variant = VARIANTS[entry["variant"]]
+    folder = artifact(options.results, entry["model"], variant)
+    manifest = read_manifest(folder)
+    path = options.results / "quality" / entry["model"] / f"{entry['variant']}.json"
+    quality = read_json(path) if path.is_file() else {}
+    model = options.results / "models" / entry["model"]
+    context = architecture.longest(AutoConfig.from_pretrained(model, local_files_only=True, trust_remote_code=False))
+    example = next(iter(quality.get("generated") or []), {"prompt": "Hello, how are you?", "text": "", "token_ids": []})
+    device = "cpu" if variant.option("provider") == "cpu" else row["device"]
+    half = "float16" if device == "cuda" else "float32"
+    program = options.output / entry["model"] / entry["variant"] / PROGRAM
+    return {
+        **entry,
+        "way": variant.deploy,
+        "words": variant.words,
+        "recipe": variant.recipe,
+        "dtype": DTYPES.get(variant.precision, half),
+        "device": device,
+        "threads": _threads(row),
+        "context": context,
+        "folder": folder.as_posix(),
+        "artifact": folder.relative_to(options.results).as_posix(),
+        "manifest": {**manifest, "mb": number(sum(file["bytes"] for file in manifest["files"].values()) / 1e6)},
+        "vocabulary_lacks": manifest.get("why") if "vocabulary" in manifest and not manifest["vocabulary"] else None,
+        "prompting": quality.get("prompting") or PLAIN,
+        "example": example,
+        "packages": [] if variant.deploy == "llama-server" else packages(variant, environment.get("libraries") or {}),
+        "command": command(variant.deploy, program, folder, row, context),
+        "figures": figures(row),
+        "machine": options.machine,
+        "environment_digest": environment.get("digest"),
+        "commit": (environment.get("git") or {}).get("commit"),
+        "objectives": OBJECTIVES,
+    }
+
+
+def write(folder: Path, values: Mapping, model: Path, templates: jinja2.Environment) -> None:
+    """The folder of one winner: README.md, and a program with the model's tokenizer where no server has its own."""
+    folder.mkdir(parents=True)
+    (folder / "README.md").write_text(templates.get_template("README.md.j2").render(**values))
+    if values["way"] == "llama-server":
+        return
+    from transformers import AutoTokenizer
+
+    (folder / PROGRAM).write_text(templates.get_template(f"{values['way']}.py.j2").render(**values))
+    tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True, trust_remote_code=False)
+    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def main(argv: list[str]) -> None:
+    parser = errors.parser(__doc__)
+    variants.add_flag(parser)
+    parser.add_argument("--study", required=True)
+    parser.add_argument("--tables", required=True, type=Path, metavar="FOLDER", help="with decision.json")
+    parser.add_argument("--results", required=True, type=Path, metavar="FOLDER", help="models, artifacts and quality")
+    parser.add_argument("--environment", required=True, type=Path, metavar="FILE")
+    parser.add_argument("--templates", required=True, type=Path, metavar="FOLDER", help="report/deploy")
+    parser.add_argument("--output", required=True, type=Path, metavar="FOLDER")
+    options = parser.parse_args(argv)
+    decision, environment = read_json(options.tables / "decision.json"), read_json(options.environment)
+    options.machine = decision["machine"]
+    rows = {(row["model"], row["variant"]): row for row in read(options.tables)[0]}
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(options.templates),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    deployed = []
+    with atomic_folder(options.output) as temporary:
+        for entry in winners(decision):
+            model, variant = entry["model"], entry["variant"]
+            values = describe(options, entry, rows[model, variant], environment)
+            write(temporary / model / variant, values, options.results / "models" / model, templates)
+            names = [one["scenario"] for one in entry["asked"]]
+            told = {key: values[key] for key in ("model", "variant", "words", "way", "command")}
+            told |= {"readme": f"{options.output.name}/{model}/{variant}/README.md", "scenarios": names}
+            deployed.append({**told, "digest": values["manifest"]["digest"]})
+        write_json(temporary / "deploy.json", deployed)
+        index = templates.get_template("index.md.j2").render(study=options.study, deployed=deployed)
+        (temporary / "README.md").write_text(index)
+        leading = first_of_models(deployed)
+        lines = [f"To serve {one['model']} as {one['variant']}:\n    {one['command']}\n" for one in leading]
+        (temporary / "command.txt").write_text("".join(lines) or "Nothing that was measured can be deployed.\n")
+
+
+if __name__ == "__main__":
+    errors.run(main)
