@@ -14,6 +14,7 @@ from workflow.tradeoff import columns
 from workflow.tradeoff.decide import decision as decide
 from workflow.tradeoff.decide.__main__ import main as decide_main
 from workflow.tradeoff.errors import UserError
+from workflow.tradeoff.files import write_json
 from workflow.tradeoff.report import figures, htmltables, markdown
 from workflow.tradeoff.report import page as report
 from workflow.tradeoff.report.__main__ import main as report_main
@@ -40,6 +41,14 @@ def make(folder, **options):
             str(folder / "tables"),
         ]
     )
+    served = [
+        {"model": "tiny-a", "variant": name, "command": f"python {name}/serve.py", "readme": f"deploy/{name}/README.md"}
+        for name in ("onnx-int8-kv", "torch-bf16")
+    ]
+    write_json(folder / "deploy/deploy.json", served)
+    for path in ("deploy/README.md", *(entry["readme"] for entry in served)):
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).touch()
     for name in ("tradeoff", "speed", "launch"):
         figures.main([name, "--tables", str(folder / "tables"), "--output", str(folder / f"figures/{name}.svg")])
     report_main(
@@ -47,7 +56,8 @@ def make(folder, **options):
             "--tables", str(folder / "tables"), "--figures", str(folder / "figures"),
             "--environment", str(study.environment), "--template", str(ROOT / "report/report.md.j2"),
             "--landing", str(ROOT / "report/landing.rst.j2"), str(folder / "landing.rst"),
-            "--config", json.dumps(CONFIG), "--manifests", *map(str, study.manifests),
+            "--deploy", str(folder / "deploy/deploy.json"), "--config", json.dumps(CONFIG),
+            "--manifests", *map(str, study.manifests),
             "--commands", "snakemake --cores 1 --configfile config/x.yaml", "--output", str(folder / "report.md"),
         ]
     )  # fmt: skip
@@ -80,6 +90,14 @@ def test_the_html_opens_with_the_same_answer(path):
     text = html.unescape(re.sub(r"<[^>]+>", "", page))
     answer = [line.partition(" ")[2] for line in path.read_text().splitlines()[1:10] if re.match(r"\d\. ", line)]
     assert len(answer) == 5 and all(line in text for line in answer)
+
+
+def test_the_answer_ends_in_the_command_that_serves_it(path):
+    for text in (path.read_text().partition("## The table behind it")[0], path.with_name("landing.rst").read_text()):
+        assert "python onnx-int8-kv/serve.py" in text and "torch-bf16/serve.py" not in text
+    page = core.publish_parts(path.with_name("landing.rst").read_text(), writer="html")["body"]
+    assert '<pre class="literal-block">\npython onnx-int8-kv/serve.py\n</pre>' in page
+    assert "[deploy/README.md](deploy/README.md)" in path.read_text()
 
 
 def test_the_peak_is_the_higher_one(path):
