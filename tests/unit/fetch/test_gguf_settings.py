@@ -35,14 +35,18 @@ def logits(model) -> torch.Tensor:
         return model.eval()(IDS).logits
 
 
-def expected(plain: dict, scaling: dict | None, divide: np.ndarray | None = None) -> torch.Tensor:
-    """Logits of a Llama of the same weights whose config has this scaling, or whose frequencies are divided so."""
-    config = LlamaConfig(
+def llama(scaling: dict | None) -> LlamaConfig:
+    """The config of the tiny Llama, with this scaling of its positions."""
+    return LlamaConfig(
         vocab_size=len(VOCABULARY), hidden_size=HIDDEN, intermediate_size=2 * HIDDEN, num_hidden_layers=LAYERS,
         num_attention_heads=HEADS, num_key_value_heads=KV_HEADS, max_position_embeddings=CONTEXT, rms_norm_eps=1e-5,
         tie_word_embeddings=True, rope_scaling=scaling, attn_implementation="eager",
     )  # fmt: skip
-    model = AutoModelForCausalLM.from_config(config)
+
+
+def expected(plain: dict, scaling: dict | None, divide: np.ndarray | None = None) -> torch.Tensor:
+    """Logits of a Llama of the same weights whose config has this scaling, or whose frequencies are divided so."""
+    model = AutoModelForCausalLM.from_config(llama(scaling))
     model.load_state_dict(plain)
     if divide is not None:
         model.model.rotary_emb.inv_freq /= torch.tensor(divide, dtype=torch.float32)

@@ -1,6 +1,7 @@
 """transformers on torch: float32, float16 and bfloat16 weights, and bitsandbytes INT8, NF4 and FP4."""
 
 import importlib
+import inspect
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -92,6 +93,7 @@ class HfEngine:
         self.variant = variant
         self.device = torch.device(device)
         self.context = architecture.longest(network.config)
+        self.keeps = "logits_to_keep" in inspect.signature(network.forward).parameters
         self.cache = None
 
     @torch.inference_mode()
@@ -104,13 +106,17 @@ class HfEngine:
         return self._step(token)
 
     def _step(self, ids):
-        output = self.network(ids, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
+        output = self.network(ids, past_key_values=self.cache, use_cache=True, **self._last(1))
         return output.logits[:, -1].argmax(-1, keepdim=True)
 
     @torch.inference_mode()
     def score(self, ids: torch.Tensor, first: int = 0) -> torch.Tensor:
         keep = ids.shape[1] - first
-        return self.network(ids.to(self.device), use_cache=False, logits_to_keep=keep).logits
+        return self.network(ids.to(self.device), use_cache=False, **self._last(keep)).logits[:, -keep:]
+
+    def _last(self, positions: int) -> dict:
+        """The argument that asks for the logits of the last positions alone, where the family's models take one."""
+        return {"logits_to_keep": positions} if self.keeps else {}
 
     @torch.inference_mode()
     def generate(self, ids: torch.Tensor, new_tokens: int) -> torch.Tensor:
