@@ -3,8 +3,6 @@
 docs/inputs.md is the table of them. Models are small and hardly trained; the reference shares no code with the product.
 """
 
-import csv
-import hashlib
 import json
 import math
 import shutil
@@ -16,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Gemma3Config, Gemma3ForConditionalGeneration
 
-from tests import studies, tiny
+from tests import tiny
 from tests.unit.fetch import test_gguf_file as gguf_file
 from tests.unit.fetch import test_gguf_settings as gguf_settings
 from tests.unit.fetch.test_shards import split
@@ -183,32 +181,3 @@ def test_a_gguf_file_whose_positions_are_scaled(name, tmp_path):
     model.model.rotary_emb = type(model.model.rotary_emb)(gguf_settings.llama(scaling))
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "m")
     assert perplexity(quality) == pytest.approx(reference(model, tokenizer.encode), rel=1e-3)
-
-
-def test_short_and_unbounded_contexts_go_through_every_stage(tmp_path):
-    """Every probe fits 24 positions of a table; a model without bound needs none; a broken one would end nothing."""
-    study = studies.Study(tmp_path / "checkout")
-    studies.checkout(study.folder)
-    inputs = study.folder / "inputs"
-    tiny.write(inputs / "short", tiny.config("gpt2", context=24))
-    bloom = AutoConfig.for_model("bloom", vocab_size=tiny.VOCAB, **OTHERS["bloom"], **tiny.SPECIAL)
-    tiny.write(inputs / "bloom", bloom, context=CONTEXT)
-    (inputs / "text").write_bytes(TEXT)
-    variants = {"short": ["torch-fp32", "onnx-fp32-kv"], "bloom": ["torch-fp32"]}
-    config = {
-        "study": "tiny", "device": "cpu", "threads": 1,
-        "models": {
-            name: {"source": "local", "path": f"inputs/{name}", "variants": own} for name, own in variants.items()
-        },
-        "corpus": {"name": "bridge", "source": "local", "path": "inputs/text", "format": "wikitext",
-                   "sha256": hashlib.sha256(TEXT).hexdigest()},
-        "measure": {"pairs": 2, "prompt_tokens": 8, "new_tokens": 6, "study_runs": 1, "budget_s": 1, "lost_share": 9},
-        "evaluate": {"conventions": ["windows-16"], "max_tokens": 128, "generate_tokens": 1},
-    }  # fmt: skip
-    (study.folder / "config" / "tiny.yaml").write_text(json.dumps(config))
-    study.snakemake()
-    with open(study.results / "tables" / "summary.csv", newline="") as file:
-        rows = {f"{row['model']}/{row['variant']}": row for row in csv.DictReader(file)}
-    assert {name: row["status"] for name, row in rows.items()} == dict.fromkeys(
-        ["short/torch-fp32", "short/onnx-fp32-kv", "bloom/torch-fp32"], "ok"
-    ), {name: row["reason"] for name, row in rows.items()}
