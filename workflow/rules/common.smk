@@ -200,6 +200,13 @@ def baseline_quality(wildcards):
 MADE_BY = {"fused": ("fuse",), "gguf": ("gguf",)}
 
 
+def weighting(wildcards):
+    """The texts that a recipe with an importance matrix needs."""
+    if not RECIPES[wildcards.recipe]["imatrix"]:
+        return {}
+    return {"calibration": f"{RESULTS}/corpus/calibration.json", "scored": f"{RESULTS}/corpus/{CORPUS}.json"}
+
+
 def benchmarks_so_far(wildcards):
     """Benchmark files of the jobs whose memory the appendix shows; these jobs are done, so the files are no inputs."""
     made = {(VARIANTS[variant].family, model, VARIANTS[variant].artifact) for model, variant in CELLS}

@@ -73,7 +73,7 @@ rule deploy:
         definitions=DEFINITIONS,
         study=config["study"],
         tables=lambda wildcards, input: folder_of(input.summary),
-        results=RESULTS,
+        results=lambda wildcards, input: folder_of(input.environment),
         templates=lambda wildcards, input: folder_of(input.templates[0]),
         folder=lambda wildcards, output: folder_of(output[0]),
     shell:

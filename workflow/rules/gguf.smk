@@ -11,13 +11,6 @@ OUTPUTS:
 """
 
 
-def weighting(wildcards):
-    """The texts that a recipe with an importance matrix needs."""
-    if not RECIPES[wildcards.recipe]["imatrix"]:
-        return {}
-    return {"calibration": f"{RESULTS}/corpus/calibration.json", "scored": f"{RESULTS}/corpus/{CORPUS}.json"}
-
-
 rule gguf:
     input:
         unpack(weighting),
