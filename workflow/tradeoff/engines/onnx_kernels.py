@@ -32,7 +32,7 @@ def check(path: Path, threads: int) -> None:
             "unsupported",
             f"ONNX Runtime {ort.__version__} adds up integer products wrongly on this CPU, for {len(wrong)} of this "
             f"file's matrices ({listed}): a fault of its kernels (its issue 26324: AMX), not of INT8; "
-            "take release 1.25 or later",
+            "try a release from 1.25 on",
         )
 
 
