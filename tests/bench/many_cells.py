@@ -1,6 +1,6 @@
 """What tables, decision and report cost as a study grows: CPU seconds of each stage on synthetic raw results.
 
-    python -m tests.bench.many_cells --cells 90 270 990 --output docs/many-cells.md
+    python -m tests.bench.many_cells --cells 90 270 990
 
 No model is run: tests/synthetic.py writes the files as the stages would. docs/cluster.md has the figures.
 """

@@ -64,7 +64,8 @@ MODELS = list(config["models"])
 CORPUS = config["corpus"]["name"]
 DEVICE = study_config.device(config)
 THREADS = config["threads"] or os.cpu_count()
-ALL_CORES = workflow.resource_settings.cores or THREADS
+# of this run on this machine; a cluster's node gives what was asked for, and knows nothing of --cores
+ALL_CORES = (workflow.local_exec and workflow.is_main_process and workflow.resource_settings.cores) or THREADS
 try:
     running.check_place(Path(workflow.basedir), Path(RESULTS))
 except UserError as error:
