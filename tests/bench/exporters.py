@@ -240,12 +240,12 @@ def page(paths: list[Path]) -> str:
 
 
 PAGE = """
-    The workflow exports by torch's tracing exporter, called by `prepare/export.py` (column torch). Two others can be run
-    by this script, and have a column where they were: `transformers.exporters`, which stands on torch's newer exporter, and
-    optimum's, which calls torch's tracing exporter as the workflow does, with patches of its own, and which wants
-    transformers < 4.58 and so an environment of its own. Each model is tiny, has random weights and is exported with a
-    cache. A cell says by how much a logit differs at most from eager torch (more than {tolerance} is wrong), how many
-    nodes the graph has, and CPU seconds of the export.
+    The workflow exports by torch's tracing exporter, called by `prepare/export.py` (column torch). Two others can
+    be run by this script, and have a column where they were: `transformers.exporters`, which stands on torch's
+    newer exporter, and optimum's, which calls torch's tracing exporter as the workflow does, with patches of its
+    own, and which wants transformers < 4.58 and so an environment of its own. Each model is tiny, has random
+    weights and is exported with a cache. A cell says by how much a logit differs at most from eager torch (more
+    than {tolerance} is wrong), how many nodes the graph has, and CPU seconds of the export.
 """
 
 
