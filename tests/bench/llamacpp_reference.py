@@ -52,7 +52,7 @@ def quantize(args) -> None:
 
 def text_of(args, folder: str) -> Path:
     path = Path(folder) / "corpus.txt"
-    path.write_text(conventions.raw_text(files.read_json(args.corpus)["rows"]), newline="")
+    path.write_text("".join(conventions.raw_pieces(files.read_json(args.corpus)["rows"])), newline="")
     return path
 
 
