@@ -9,6 +9,7 @@ import pytest
 
 from tests import tiny
 from tests.serving import killed, refuses, says
+from workflow.tradeoff import files
 from workflow.tradeoff.errors import CellFailure, UserError
 from workflow.tradeoff.evaluate import __main__ as evaluate
 from workflow.tradeoff.measure import __main__ as measure
@@ -96,9 +97,12 @@ def test_nothing_that_will_use_a_gpu_is_forked(device, tmp_path, monkeypatch):
         measure.pairs, "measure", lambda cell, baseline, *_: seen.update(fresh=(cell, baseline)) or 1 / 0
     )
     monkeypatch.setattr(fork, "run", lambda *_, **options: seen.update(evaluated=options["fresh"]) or (0, ""))
-    common = {"study": "s", "model": "m", "variant": "bnb-nf4", "artifact": tmp_path, "baseline": "torch-fp16"}
-    common |= {"model-folder": tmp_path, "output": tmp_path / "cell.json", "device": device, "threads": 1}
-    own = {"baseline-artifact": tmp_path, "warmup": 1, "pairs": 2, "turns": 2, "prompt-tokens": 8, "new-tokens": 4}
+    model = tmp_path / "model"
+    model.mkdir()
+    files.write_manifest(model, source={})
+    common = {"study": "s", "model": "m", "variant": "bnb-nf4", "artifact": model, "baseline": "torch-fp16"}
+    common |= {"model-folder": model, "output": tmp_path / "cell.json", "device": device, "threads": 1}
+    own = {"baseline-artifact": model, "warmup": 1, "pairs": 2, "turns": 2, "prompt-tokens": 8, "new-tokens": 4}
     own |= {"study-runs": 1, "precision": 0.05, "budget-s": 1, "lost-share": 0.05, "pairing": "auto"}
     with pytest.raises(ZeroDivisionError):
         measure.main(flags(common | own))
