@@ -55,7 +55,12 @@ def test_the_whole_context_of_a_model_without_bound_is_refused():
 def test_a_config_s_architecture_is_too_short_by_any_name(name):
     model = {"source": "random", "architecture": {"model_type": "gpt2", name: 24}, "seed": 0}
     study = {"models": {"m": model}, "corpus": {"source": "local", "path": "a", "sha256": "0", "format": "wikitext"}}
-    study |= {"evaluate": {"conventions": ["study"]}, "decide": {"scenarios": {}}, "variants": ["torch-fp32"]}
+    study |= {
+        "evaluate": {"conventions": ["study"]},
+        "decide": {"scenarios": {}},
+        "define": {},
+        "variants": ["torch-fp32"],
+    }
     study |= {"baseline": "torch-fp32", "measure": {"prompt_tokens": 20, "new_tokens": 8}}
     with pytest.raises(UserError, match="28, more than the 24 tokens"):
         study_config.check_meaning(study)
