@@ -36,7 +36,9 @@ def test_what_changes_with_length_is_seen_at_that_length_alone(tmp_path, monkeyp
     def trace(network, output, cache):
         rotary = network.model.rotary_emb
         plain = rotary.forward
-        rotary.forward = lambda x, ids: plain(x, torch.where(ids < 32, ids, 6 * ids))
+        rotary.forward = lambda x, position_ids: plain(
+            x, position_ids=torch.where(position_ids < 32, position_ids, 6 * position_ids)
+        )
         whole(network, output, cache)
 
     monkeypatch.setattr(export, "trace", trace)
