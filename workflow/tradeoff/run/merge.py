@@ -144,8 +144,9 @@ def merge(runs: Sequence[Path], output: Path) -> list[str]:
             path = cell.path.with_name(cell.path.name.removesuffix(".json") + suffix)
             if path.is_file():
                 copies[path.relative_to(cell.run)] = path
+    now = time.time()  # one for all: within a rank no file is younger than another
     for name, path in copies.items():
-        _copy(path, output / name)
+        _copy(path, output / name, now)
     models = {cell.data["model"] for cell in found}
     said = [f"{len({key[1:] for key in kept})} cells of {len(models)} models from {len(runs)} runs, in {output}"]
     if twice:
@@ -160,7 +161,7 @@ def _identity(path: Path) -> str:
     return read_json(path)["digest"] if path.name == "manifest.json" else sha256(path)
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(source: Path, target: Path, now: float) -> None:
     """Copy a file with the age that Snakemake would expect of it: what is made of another file is younger."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
@@ -172,7 +173,7 @@ def _copy(source: Path, target: Path) -> None:
     if target.name.endswith(".diagnosis.json"):
         age += 0.5
     # an hour a rank: the order of the stages, and not that of two clusters' clocks
-    os.utime(target, (time.time() - 86400 + 3600 * age,) * 2)
+    os.utime(target, (now - 86400 + 3600 * age,) * 2)
 
 
 def main(argv: list[str]) -> None:
