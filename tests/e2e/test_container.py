@@ -90,13 +90,18 @@ def test_the_same_tables_as_on_the_host(study):
         assert inside[variant]["weight_mb"] == host[variant]["weight_mb"]
 
 
+def job_logs(results: Path) -> list[Path]:
+    """The logs of jobs: progress.log is the scheduler's own."""
+    return [log for log in (results / "logs").rglob("*.log") if log.name != "progress.log"]
+
+
 def test_every_log_opens_with_where_it_ran(study, image):
     sif = Path(read_json(image / "image.json")["sif"]).name
-    inside = list((study.folder / "results/container/tiny/logs").rglob("*.log"))
+    inside = job_logs(study.folder / "results/container/tiny")
     assert inside
     for log in inside:
         assert log.read_text().splitlines()[0] == f"image: {study.folder / 'images' / sif}"
-    for log in (study.results / "logs").rglob("*.log"):
+    for log in job_logs(study.results):
         assert log.read_text().splitlines()[0] == "image: host"
     assert read_json(study.folder / "results/container/tiny/environment.json")["image"] == sif
     assert read_json(study.results / "environment.json")["image"] in (None, "host")
