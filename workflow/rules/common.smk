@@ -44,6 +44,9 @@ if not workflow.config_settings.configfiles:
 def checked(config):
     """The config with the schema's defaults filled in; a mistake ends the run in one line."""
     try:
+        said = study_config.renew(config)
+        for line in said if workflow.is_main_process else ():
+            logger.warning(line)
         study_config.check_schema(config)
         validate(config, str(study_config.SCHEMA))
         study_config.check_meaning(config)

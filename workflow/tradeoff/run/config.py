@@ -9,6 +9,7 @@ import yaml
 
 from workflow.tradeoff import architecture
 from workflow.tradeoff.errors import UserError
+from workflow.tradeoff.run.renamed import renew
 from workflow.tradeoff.variants import VARIANTS, define
 from workflow.tradeoff.words import convention
 
@@ -99,6 +100,7 @@ def load(path: str) -> dict:
     from snakemake.utils import validate
 
     config = yaml.safe_load(Path(readable(path)).read_text(encoding="utf-8"))
+    renew(config)
     check_schema(config)
     validate(config, str(SCHEMA))
     check_meaning(config)
