@@ -4,10 +4,11 @@ import xml.etree.ElementTree as ET
 
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 
 from tests import synthetic
 from workflow.tradeoff.decide.__main__ import main as decide_main
-from workflow.tradeoff.report import figures, style
+from workflow.tradeoff.report import figures, figures_tradeoff, style
 from workflow.tradeoff.summarize.__main__ import main as summarize_main
 from workflow.tradeoff.variants import VARIANTS
 
@@ -98,6 +99,31 @@ def test_labels_do_not_overlap_at_nine_variants_and_four_models(four):
         ]
         boxes = [box for box in boxes if box.width > 0]
         assert not any(a.overlaps(b) for place, a in enumerate(boxes) for b in boxes[place + 1 :])
+    style.plt.close(figure)
+
+
+def test_each_point_of_the_trade_off_has_its_name_and_no_two_names_overlap(four):
+    figure = figures_tradeoff.tradeoff(four)
+    figure.canvas.draw()
+    for axis in figure.axes:
+        names = [text for text in axis.texts if text.get_text() in VARIANTS]
+        assert len(names) == len({text.get_text() for text in names}) >= 7
+        boxes = [Text.get_window_extent(text) for text in names]  # without the line that leads to the point
+        assert not any(a.overlaps(b) for place, a in enumerate(boxes) for b in boxes[place + 1 :])
+    style.plt.close(figure)
+
+
+def test_references_are_crossed_and_a_wide_range_of_losses_is_logarithmic(four, tmp_path):
+    summary = pd.read_csv(four / "summary.csv")
+    summary.loc[summary["variant"] == "onnx-int4-kv", ["degradation_pct", "degradation_high_pct"]] = 108.0, 120.0
+    summary.to_csv(tmp_path / "summary.csv", index=False)
+    (tmp_path / "pareto.csv").write_text((four / "pareto.csv").read_text())
+    figure = figures_tradeoff.tradeoff(tmp_path)
+    speed = figure.axes[0]
+    crossed = {tuple(line.get_xydata()[0]) for line in speed.lines if line.get_marker() == "x"}
+    rows = summary[(summary["model"] == "tiny-a") & (summary["status"] == "ok") & (summary["deployable"] == "no")]
+    assert crossed == set(rows[["decode_tokens_per_s", "degradation_pct"]].itertuples(index=False, name=None)) != set()
+    assert speed.get_yscale() == "symlog"
     style.plt.close(figure)
 
 

@@ -64,6 +64,9 @@ def make(folder, **options):
     return folder / "report.md"
 
 
+NAMES = ("torch-fp32", "onnx-fp32", "onnx-int4-kv")
+
+
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     faults = {
@@ -122,6 +125,13 @@ def test_the_main_table_names_what_each_cell_is_best_for(path):
     line = next(line for line in text.splitlines() if line.startswith("| tiny-a | onnx-int8-kv |"))
     assert "speed-critical" in line
     assert "| tokens/s [95%] |" in text and "| weights + cache MB |" in text
+
+
+def test_the_main_table_says_what_runs_and_what_nobody_serves(path):
+    lines = path.read_text().splitlines()
+    cell = {name: next(line for line in lines if line.startswith(f"| tiny-a | {name} |")) for name in NAMES}
+    assert "ONNX Runtime, 4-bit weights |" in cell["onnx-int4-kv"] and "for comparison" not in cell["torch-fp32"]
+    assert "for comparison only" in cell["onnx-fp32"]
 
 
 def test_full_figures_stand_once(path):

@@ -8,7 +8,7 @@
 import json
 from pathlib import Path
 
-from workflow.tradeoff import errors
+from workflow.tradeoff import errors, variants
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.files import atomic_file
 from workflow.tradeoff.report.page import context, render
@@ -37,6 +37,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--output", required=True, type=Path, metavar="FILE")
     options = parser.parse_args(argv)
     options.config = _json(options.config)
+    variants.define(options.config.get("define") or {})
     values = context(options)
     for template, output in [(options.template, options.output), *([options.landing] if options.landing else [])]:
         text = render(template, values)

@@ -18,7 +18,8 @@ from matplotlib.patches import Patch
 from workflow.tradeoff import errors, variants
 from workflow.tradeoff.report import style
 from workflow.tradeoff.report.figures_launch import launch
-from workflow.tradeoff.report.figures_scatter import WIDEST, growth, roofline, tradeoff
+from workflow.tradeoff.report.figures_scatter import growth, roofline
+from workflow.tradeoff.report.figures_tradeoff import WIDEST, tradeoff
 from workflow.tradeoff.words import number
 
 

@@ -13,6 +13,7 @@ from workflow.tradeoff import columns
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.files import read_json
 from workflow.tradeoff.report import claimed, launch_words, markdown, show
+from workflow.tradeoff.variants import VARIANTS
 from workflow.tradeoff.words import OBJECTIVES, number
 
 SOURCE = ("source", "repo", "config", "split", "revision", "package", "member", "path", "sha256")
@@ -81,12 +82,19 @@ def diagnoses(paths: Sequence[Path | str]) -> list[dict]:
 
 
 def main_table(summary: pd.DataFrame, decision: Mapping) -> pd.DataFrame:
-    """The summary as ``show`` tells it, with ``best_for``, the scenarios that a cell won."""
+    """The summary as ``show`` tells it, with ``what``, what runs there, and ``best_for``, the scenarios that it won."""
     won: dict[tuple[str, str], list[str]] = {}
     for entry in decision["scenarios"]:
         won.setdefault((entry["model"], entry["winner"]), []).append(entry["scenario"])
     cells = zip(summary["model"], summary["variant"], strict=True)
-    return show.told(summary).assign(best_for=[", ".join(won.get(cell, [])) or None for cell in cells])
+    apart = summary["deployable"] == "no"
+    return show.told(summary).assign(
+        best_for=[", ".join(won.get(cell, [])) or None for cell in cells],
+        what=[
+            VARIANTS[name].words + ("; for comparison only" if reference else "")
+            for name, reference in zip(summary["variant"], apart, strict=True)
+        ],
+    )
 
 
 def scenario_tables(decision: Mapping) -> dict[str, pd.DataFrame]:

@@ -1,0 +1,133 @@
+"""The trade-off in one figure: what each variant costs in perplexity for its speed, and for its memory."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from workflow.tradeoff.report import style
+
+WIDEST = 2  # an interval that reaches beyond so many times its value runs out of the panel, which keeps its scale
+STEEP = 20  # percent of perplexity beyond which the axis is logarithmic outside ± 1 %
+# places of a label beside its point, in points, the best first: right, left, above, below, and further out
+PLACES = [
+    place
+    for far in (1, 2, 3)
+    for place in ((9 * far, 0), (-9 * far, 0), (5, 10 * far), (5, -10 * far), (-5, 10 * far), (-5, -10 * far))
+]
+
+
+def tradeoff(tables: Path) -> Figure:
+    """Change of perplexity over decode speed (left) and over memory (right); each point bears its variant's name.
+
+    Ringed: on the Pareto front over speed, memory and ΔNLL together, so in one panel alone a ringed point may look
+    beaten. Faint: beaten by another variant, and the intervals say so. Crossed: a reference that nobody can serve.
+    """
+    summary, pareto = pd.read_csv(tables / "summary.csv"), pd.read_csv(tables / "pareto.csv")
+    front = set(pareto[pareto["on_front"] == "yes"][["model", "variant"]].itertuples(index=False, name=None))
+    shown = summary[(summary["status"] == "ok") & summary["decode_tokens_per_s"].notna()]
+    shown = shown[shown["degradation_pct"].notna()]
+    if shown.empty:
+        return style.empty("No cell has both a speed and a change of perplexity.")
+    names = style.models(shown)
+    figure, axes = plt.subplots(
+        len(names), 2, figsize=(10.4, 3.7 * len(names) + 0.5), squeeze=False, layout="constrained", sharey="row"
+    )
+    for (left, right), model in zip(axes, names, strict=True):
+        part = shown[shown["model"] == model]
+        for cell in part.itertuples():
+            speed = cell.decode_tokens_per_s_low, cell.decode_tokens_per_s_high
+            _point(left, cell, cell.decode_tokens_per_s, speed, front)
+            _point(right, cell, cell.memory_mb, None, front)
+        for axis, column in ((left, "decode_tokens_per_s"), (right, "memory_mb")):
+            widest = part.get(f"{column}_high", part[column]).fillna(part[column]).clip(upper=WIDEST * part[column])
+            axis.set_xlim(0, 1.18 * widest.max())
+            axis.axhline(0, color=style.GREY, linewidth=0.8, linestyle=(0, (3, 3)))
+            axis.margins(y=0.14)
+        _scale(left, part)
+        left.set_title(f"{model}: speed")
+        right.set_title(f"{model}: memory")
+        left.set_ylabel("change of perplexity [%]: lower is better")
+    axes[-1][0].set_xlabel("tokens/s while an answer is written: right is better")
+    axes[-1][1].set_xlabel("weights and cache [MB]: left is better")
+    marks = {"label": "best in something (Pareto front)", "marker": "o", "markersize": 11, "markerfacecolor": "none"}
+    cross = {"label": "for comparison only: nobody can serve it", "marker": "x", "markersize": 9}
+    handles = [Line2D([], [], linestyle="none", color="black", **kind) for kind in (marks, cross)]
+    style.legend(figure, handles, columns=2)
+    figure.draw_without_rendering()  # places of labels are in pixels, known once the panels have theirs
+    for (left, right), model in zip(axes, names, strict=True):
+        part = shown[shown["model"] == model]
+        _name(left, part, "decode_tokens_per_s")
+        _name(right, part, "memory_mb")
+    return figure
+
+
+def _scale(axis: Axes, part: pd.DataFrame) -> None:
+    """Where changes differ by orders of magnitude: linear within ± 1 %, logarithmic beyond, with plain numbers."""
+    if part["degradation_pct"].abs().max() < STEEP:
+        return
+    axis.set_yscale("symlog", linthresh=1, linscale=0.6)
+    low, high = part["degradation_low_pct"].min(), part["degradation_high_pct"].max()
+    ticks = [-100, -30, -10, -3, -1, 0, 1, 3, 10, 30, 100, 300, 1000]
+    axis.set_yticks([tick for tick in ticks if 3 * min(low, -0.4) < tick < 3 * high])
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:+g}" if value else "0")
+    axis.yaxis.set_minor_locator(plt.NullLocator())
+
+
+def _point(axis: Axes, cell, x: float, interval: tuple[float, float] | None, front: set) -> None:
+    chosen = (cell.model, cell.variant) in front
+    alpha = 1.0 if chosen else 0.4
+    y, shade = cell.degradation_pct, style.colour(cell.variant)
+    sides = [[max(0.0, y - cell.degradation_low_pct)], [max(0.0, cell.degradation_high_pct - y)]]
+    across = None if interval is None else [[max(0.0, x - interval[0])], [max(0.0, interval[1] - x)]]
+    axis.errorbar(x, y, yerr=sides, xerr=across, fmt="none", ecolor=shade, elinewidth=1, capsize=2, alpha=alpha)
+    axis.plot(x, y, linestyle="none", alpha=alpha, **style.marker(cell.variant))
+    if chosen:
+        axis.plot(x, y, marker="o", markersize=11, markerfacecolor="none", color="black", markeredgewidth=0.9)
+    if cell.deployable == "no":
+        axis.plot(x, y, marker="x", markersize=9, color="black", markeredgewidth=1.1)
+
+
+def _name(axis: Axes, part: pd.DataFrame, column: str) -> None:
+    """Each point's variant beside it, where it covers no other point, interval or name that was put before."""
+    across, scale, inside = part[column], axis.figure.dpi / 72, axis.get_window_extent()
+    points = axis.transData.transform(list(zip(across, part["degradation_pct"], strict=True)))
+    low, high = part.get(f"{column}_low", across).fillna(across), part.get(f"{column}_high", across).fillna(across)
+    ends = [axis.transData.transform([(x, 0) for x in side])[:, 0] for side in (low, high)]
+    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
+    taken += [(start, y - 2, end, y + 2) for start, end, (_, y) in zip(*ends, points, strict=True)]
+    zero = axis.transData.transform((0, 0))[1]
+    taken.append((inside.x0, zero - 0.5, inside.x1, zero + 0.5))
+    for variant, x, y, (left, bottom) in zip(part["variant"], across, part["degradation_pct"], points, strict=True):
+        width, height = 4.6 * len(variant) * scale, 9 * scale
+        boxes = []
+        for dx, dy in PLACES:
+            start = left + dx * scale - (width if dx < 0 else 0)
+            boxes.append((start, bottom + dy * scale - height / 2, start + width, bottom + dy * scale + height / 2))
+        own = len(boxes)
+        costs = [_covered(box, taken) + 1e4 * _outside(box, inside) + place / own for place, box in enumerate(boxes)]
+        best = costs.index(min(costs))
+        taken.append(boxes[best])
+        dx, dy = PLACES[best]
+        axis.annotate(
+            variant, (x, y), xytext=(dx, dy), textcoords="offset points", va="center", fontsize=7.5,
+            ha="right" if dx < 0 else "left", color=style.colour(variant),
+            arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": style.GREY} if best > 5 else None,
+        )  # fmt: skip
+
+
+def _covered(box: Sequence[float], others: Sequence[Sequence[float]]) -> float:
+    """Pixels² of the box (left, bottom, right, top) that others cover."""
+    sides = [
+        (min(box[2], right) - max(box[0], left), min(box[3], top) - max(box[1], bottom))
+        for left, bottom, right, top in others
+    ]
+    return sum(max(0.0, wide) * max(0.0, high) for wide, high in sides)
+
+
+def _outside(box: Sequence[float], inside) -> bool:
+    return box[0] < inside.x0 or box[2] > inside.x1 or box[1] < inside.y0 or box[3] > inside.y1
