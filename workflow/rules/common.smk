@@ -18,7 +18,7 @@ from workflow.tradeoff.run import config as study_config
 from workflow.tradeoff.run.environment import libraries
 from workflow.tradeoff.run import needs, progress, running
 from workflow.tradeoff.run.digest import code
-from workflow.tradeoff import loaded, words
+from workflow.tradeoff import loaded, loads, words
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff import variants
 from workflow.tradeoff.variants import VARIANTS
@@ -67,6 +67,7 @@ MODELS = list(config["models"])
 CORPUS = config["corpus"]["name"]
 DEVICE = study_config.device(config)
 THREADS = config["threads"] or os.cpu_count()
+LOADS = loads.further(config["measure"])  # beside the standard one
 # of this run on this machine; a cluster's node gives what was asked for, and knows nothing of --cores
 ALL_CORES = (workflow.local_exec and workflow.is_main_process and workflow.resource_settings.cores) or THREADS
 try:
@@ -175,7 +176,7 @@ def hold_the_folder():
 def show_progress():
     """One line a job from here on; Snakemake's own account of it, with its command, goes to its log file."""
     jobs = progress.numbered(workflow.dag.needrun_jobs())
-    progress.attach(logger, jobs, Path(RESULTS) / "logs" / "progress.log", {"measure": config["measure"]["budget_s"]})
+    progress.attach(logger, jobs, Path(RESULTS) / "logs" / "progress.log", {"measure": config["measure"]["budget_s"] * (1 + len(LOADS))})
 
 
 def say_why_again():

@@ -37,7 +37,8 @@ rule measure:
         artifact=lambda wildcards: artifact(wildcards.model, wildcards.variant),
         baseline_artifact=lambda wildcards: artifact(wildcards.model, baseline(wildcards.model)),
         model=lambda wildcards: f"{RESULTS}/models/{wildcards.model}",
-        protocol=config["measure"],
+        protocol={key: value for key, value in config["measure"].items() if key != "loads"},
+        loads=["--loads", loads.dumps(LOADS)] if LOADS else [],
         device=DEVICE,
         threads=THREADS,
     shell:
@@ -61,6 +62,7 @@ rule measure:
         --lost-share {params.protocol[lost_share]} \\
         --pairing {params.protocol[pairing]} \\
         --budget-s {params.protocol[budget_s]} \\
+        {params.loads:q} \\
         --device {params.device:q} \\
         --threads {params.threads} \\
         --output {output:q} \\

@@ -54,6 +54,16 @@ def test_a_batch_of_prompts_gives_what_each_gives_alone(pair):
     assert torch.equal(engine.generate(IDS, 7), torch.cat([engine.generate(row[None], 7) for row in IDS]))
 
 
+def test_the_logits_of_a_batch_are_those_of_each_sequence_alone(pair):
+    _, engine = pair
+    token = engine.prefill(IDS)
+    batch = engine.decoder.run(token.numpy(), 0)[:, 0]
+    for row, (ids, own) in enumerate(zip(IDS, token, strict=True)):
+        engine.prefill(ids[None])
+        alone = engine.decoder.run(own[None].numpy(), 0)[0, 0]
+        np.testing.assert_allclose(batch[row], alone, atol=1e-4)
+
+
 def test_a_cache_that_is_full_grows(pair):
     reference, engine = pair
     ids = IDS[:1].repeat(1, 3)

@@ -58,6 +58,8 @@ class Process:
             return {"prompt_tokens": 6, "samples": [{"total_s": 1.0, "new_tokens": 10}]}
         if do == "memory":
             return {"before_load_bytes": 1, "load_peak_bytes": 2, "decode_peak_bytes": 3}
+        if do == "held":
+            return {"memory": {"cache_bytes": 4}}
         return {key: {} for key in pairs.PROOF} if do == "proof" else {}
 
 

@@ -92,6 +92,26 @@ def test_decoding_step_by_step_is_the_argmax_of_the_whole_sequence_again(artifac
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("variant", ["torch-fp32", "onnx-fp32-kv", "onnx-int4-kv"])
+def test_each_row_of_a_batch_is_what_it_is_alone(artifacts, kind, variant):
+    """Logits of whole sequences, and greedy tokens from the cache."""
+    loaded = engine(artifacts, kind, variant)
+    assert not getattr(loaded, "one_at_a_time", "")
+    ids = (torch.arange(36).reshape(3, 12) * 7919 + 1) % tiny.VOCAB
+    tokens = [loaded.prefill(ids)]
+    for _ in range(6):
+        tokens.append(loaded.decode(tokens[-1]))
+    alone = torch.cat([loaded.generate(row[None], 7) for row in ids])
+    assert torch.equal(torch.cat(tokens, dim=1), alone[:, 12:])
+    rows = torch.cat([loaded.score(row[None]) for row in ids])
+    torch.testing.assert_close(loaded.score(ids), rows, atol=1e-4, rtol=1e-4)
+
+
+def test_without_past_keys_and_values_there_is_no_batch(artifacts):
+    assert "nobody serves a batch" in engine(artifacts, "llama", "onnx-fp32").one_at_a_time
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["onnx-int8", "onnx-int8-kv", "onnx-int4-kv"])
 def test_every_linear_weight_is_quantized_gpt2s_gemm_among_them(artifacts, kind, name):
     proof = graph_proof(file(artifacts, kind, name), 4 if "int4" in name else 8)

@@ -21,6 +21,7 @@ def paths(schema, prefix=""):
     for key, part in schema.get("properties", {}).items():
         yield f"{prefix}{key}", part
         yield from paths(part, f"{prefix}{key}.")
+        yield from paths(part.get("items", {}), f"{prefix}{key}[].")
         if isinstance(part.get("additionalProperties"), dict):
             yield from paths(part["additionalProperties"], f"{prefix}{key}.{{name}}.")
 
@@ -59,7 +60,8 @@ def default(path, part):
     """What the column "default" says of a key."""
     parent = SCHEMA
     for step in path.split(".")[:-1]:
-        parent = parent["additionalProperties"] if step == "{name}" else parent["properties"][step]
+        parent = parent["additionalProperties"] if step == "{name}" else parent["properties"][step.removesuffix("[]")]
+        parent = parent["items"] if step.endswith("[]") else parent
     if path.split(".")[-1] in parent.get("required", []):
         return "required"
     if path == "decide.scenarios":
@@ -158,6 +160,15 @@ MODEL = "models/smollm2-135m"
             {"decide/scenarios/s": {"objective": "speed", "min_parameters": 9, "max_parameters": 8}},
             ["scenarios.s", "above max_parameters"],
         ),
+        ({"measure/loads": [{}]}, ["measure.loads.0", "One load"]),
+        ({"measure/loads": [{"sequence": 2}]}, ["measure.loads.0.sequence", "did you mean sequences?"]),
+        ({"measure/loads": [{"sequences": 0}]}, ["measure.loads.0.sequences", "minimum"]),
+        ({"measure/loads": [{"sequences": 2}, {"sequences": 2, "name": "two"}]}, ["measure.loads.1", "twice"]),
+        (
+            {"measure/loads": [{"sequences": 2, "name": "b"}, {"sequences": 4, "name": "b"}]},
+            ["measure.loads.1.name", "another load"],
+        ),
+        ({"measure/loads": [{"sequences": 2, "name": "standard"}]}, ["measure.loads.0.name", "another load"]),
         ({"measure/pairs": 3.0}, ["measure.pairs", "an integer"]),
         ({"study": "demo\n"}, ["study", "line break"]),
         ({"models": {"a" * 101: {"source": "local", "path": "x"}}}, ["aaa", "at most 100"]),

@@ -86,6 +86,16 @@ def test_needs_grow_with_the_model_and_the_budget(t4):
     assert needs.minutes("measure", SMALL, patient, "cuda", VARIANTS["torch-fp16"]) > 240
 
 
+def test_each_further_load_has_its_time_and_its_logits(t4):
+    many = t4 | {"measure": t4["measure"] | {"loads": [{"sequences": 16, "prompt_tokens": 256}]}}
+    variant = VARIANTS["torch-fp32"]
+    once, twice = (needs.seconds("measure", SMALL, config, "cpu", variant) for config in (t4, many))
+    assert twice >= once + t4["measure"]["budget_s"]
+    more = 2 * 4 * 16 * 256 * SMALL.vocabulary / 1e6
+    grown = needs.memory_mb("measure", SMALL, many) - needs.memory_mb("measure", SMALL, t4)
+    assert abs(grown - more) <= 1
+
+
 def test_a_token_without_a_cache_costs_the_whole_sequence(t4):
     slow, fast = (needs.seconds("measure", SMALL, t4, "cpu", VARIANTS[name]) for name in ("onnx-fp32", "onnx-fp32-kv"))
     assert slow > 2 * fast

@@ -6,20 +6,22 @@ import torch
 
 
 class Engine(Protocol):
-    """A loaded artifact, ready to run at batch size 1 (``score`` takes any batch).
+    """A loaded artifact, ready to run one sequence, or a batch of B sequences of one length (``score``: any batch).
 
     An engine keeps its own cache between ``prefill`` and ``decode``. Tokens stay on the device: the values
-    handed from ``prefill`` to ``decode`` are whatever the engine returns, a (1, 1) int64 tensor.
+    handed from ``prefill`` to ``decode`` are whatever the engine returns, a (B, 1) int64 tensor.
     """
 
     context: int  # longest sequence, in tokens
     device: torch.device
+    # optional: why it runs one sequence at a time, in words; absent or empty where it runs a batch
+    one_at_a_time: str
 
     def prefill(self, ids: torch.Tensor) -> torch.Tensor:
-        """Run a prompt, ids (1, T) int64 on the CPU, from an empty cache; greedy next token (1, 1)."""
+        """Run prompts, ids (B, T) int64 on the CPU, from an empty cache; greedy next token of each (B, 1)."""
 
     def decode(self, token: torch.Tensor) -> torch.Tensor:
-        """Append one token (1, 1) to the sequence; greedy next token (1, 1)."""
+        """Append one token (B, 1) to each sequence; greedy next token of each (B, 1)."""
 
     def score(self, ids: torch.Tensor, first: int = 0) -> torch.Tensor:
         """Logits (B, T - first, V) of ids (B, T) int64 on the CPU, for positions ``first`` and on.
@@ -40,7 +42,10 @@ class Engine(Protocol):
         """Wait until the device has done all that was asked of it."""
 
     def cache_bytes(self, length: int) -> int:
-        """Bytes that a cache of ``length`` tokens takes, by its own tensors; 0 without one. Begins a new sequence."""
+        """Bytes that one sequence's cache of ``length`` tokens takes, by its own tensors; 0 without one.
+
+        Begins a new sequence.
+        """
 
     def proof(self) -> dict:
         """What really ran. Keys that every engine gives:

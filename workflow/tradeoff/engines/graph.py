@@ -33,6 +33,8 @@ def load(variant: Variant, artifact: Path, model: Path, device: str, threads: in
 class GraphEngine:
     """GPT-2 or Llama with a static cache. On the CPU (tests) the step runs as it is, neither compiled nor captured."""
 
+    one_at_a_time = "the reference decodes one sequence: its step has one position for all"
+
     def __init__(self, variant: Variant, artifact: Path, device: str):
         self.variant = variant
         self.device = torch.device(device)

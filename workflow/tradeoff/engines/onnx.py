@@ -29,6 +29,7 @@ HEAVY = {
     "DynamicQuantizeMatMul",
     "MatMulNBits",
 }
+NO_BATCH = "without past keys and values each token runs every sequence again: nobody serves a batch so"
 TORCH = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(int64)": torch.int64}
 NUMPY = {torch.float32: np.float32, torch.float16: np.float16, torch.int64: np.int64, torch.int32: np.int32}
 
@@ -57,6 +58,7 @@ class OnnxEngine:
         self.inputs = set(inputs)
         self.past = {name: entry for name, entry in inputs.items() if name.startswith("past_key_values")}
         self.logits_dtype = TORCH[next(o.type for o in self.session.get_outputs() if o.name == "logits")]
+        self.one_at_a_time = "" if self.past else NO_BATCH
         self.sequence = None
         self.cache: dict[str, torch.Tensor] = {}
         self.length = 0

@@ -32,6 +32,7 @@ class SharedEngine(OnnxEngine):
         self.launch = {"cuda_graph": False}
         self.capacity = self.captured = 0
         super().__init__(variant, artifact, model, device, threads)
+        self.one_at_a_time = "its fused step is captured for one sequence"
         first = next(iter(self.past.values()))
         self.kv_heads, self.width, self.dtype = first.shape[1], first.shape[3], TORCH[first.type]
 

@@ -4,23 +4,24 @@
         --artifact results/demo/onnx/M/int8-kv --baseline torch-fp32 --baseline-artifact results/demo/models/M \\
         ... --output results/demo/speed/M/onnx-int8-kv.json
 
-How turns are taken, and when there are enough: ``pairs``. Only raw times are written: statistics come later; with them
-the digests of what was loaded (``loaded``).
+How turns are taken, and when there are enough: ``pairs``; at further loads: ``under_load``. Only raw times are written:
+statistics come later; with them the digests of what was loaded (``loaded``).
 """
 
 import os
 import sys
 from pathlib import Path
 
-from workflow.tradeoff import errors, files, loaded, variants
+from workflow.tradeoff import errors, files, loaded, loads, variants
 from workflow.tradeoff.errors import CellFailure
-from workflow.tradeoff.measure import pairs
+from workflow.tradeoff.measure import pairs, under_load
 from workflow.tradeoff.measure.pairs import PROOF, Plan
 from workflow.tradeoff.measure.process import Runner
 from workflow.tradeoff.run import environment
 from workflow.tradeoff.variants import VARIANTS
 
 SCHEMA = 2  # of the file; 1 had no turns
+AGAIN = ": delete {} and run again when the machine is quiet"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -66,12 +67,15 @@ def measure(args) -> dict:
     apart = "the config asks for it (measure.pairing)" if args.pairing == "apart" else ""
     taken = pairs.measure(cell, baseline, plan, apart)
     if reason := pairs.disturbed(taken["processes"], plan, alone=baseline is None):
-        reason += f": delete {args.output} and run again when the machine is quiet"
-    return {
+        reason += AGAIN.format(args.output)
+    found = {
         **({"status": "disturbed", "reason": reason} if reason else {}),
         "protocols": protocols(taken, args),
         **{key: taken[key] for key in PROOF},
     }
+    if args.loads:
+        found["loads"] = under_load.measure(cell, baseline, plan, args.loads, apart, AGAIN.format(args.output))
+    return found
 
 
 def main(argv: list[str]) -> None:
@@ -89,6 +93,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--budget-s", type=float, required=True, help="seconds within which the last pair should end")
     parser.add_argument("--lost-share", type=float, required=True, help="of a sample's time that others may take")
     parser.add_argument("--pairing", choices=("auto", "apart"), required=True)
+    parser.add_argument("--loads", type=loads.parse, default=[], metavar="JSON", help="further loads, each as its Load")
     parser.add_argument("--device", choices=("cpu", "cuda"), required=True)
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args(argv)

@@ -31,10 +31,11 @@ PROOF = ("memory", "proof", "kernels", "bandwidth")
 class Plan:
     """How samples are taken.
 
-    load: prompt_tokens and new_tokens of a turn. warmup: untimed generations of a new process. turns: of each process.
-    pairs: of processes, at least. precision: half-width of the speedup's interval, as a share, at which it is enough.
-    budget_s: seconds within which the last pair should end. study_runs: of the study's protocol in a process.
-    lost_share: of a sample's time that others may take of a core; 1 and more: any.
+    load: prompt_tokens and new_tokens of a turn, and ``sequences`` where it is not the study's standard load.
+    warmup: untimed generations of a new process. turns: of each process. pairs: of processes, at least. precision:
+    half-width of the speedup's interval, as a share, at which it is enough. budget_s: seconds within which the last
+    pair should end. study_runs: of the study's protocol in a process. lost_share: of a sample's time that others may
+    take of a core; 1 and more: any. proof: whether it is asked what ran, and not only what the load holds.
     """
 
     load: Mapping[str, int]
@@ -45,6 +46,7 @@ class Plan:
     budget_s: float
     study_runs: int
     lost_share: float
+    proof: bool = True
 
     @property
     def least(self) -> int:
@@ -54,6 +56,10 @@ class Plan:
 
 class Crowded(Exception):
     """Two processes cannot live side by side; the message says why."""
+
+
+class BaselineFailed(CellFailure):
+    """The cell runs, and its baseline does not."""
 
 
 @dataclass
@@ -75,7 +81,8 @@ def measure(cell: Runner, baseline: Runner | None, plan: Plan, apart: str = "") 
 
     apart: why the two must not live side by side, in words; empty where they may. Returns ``processes``, each with its
     ``samples`` and those that were ``rejected``; ``pairing`` (live, apart, or alone) and its reason; and PROOF, which
-    is of the first process while it has the machine to itself. Raises CellFailure, and UserError for a broken study.
+    is of the first process while it has the machine to itself; only the memory of it without ``plan.proof``. Raises
+    CellFailure (BaselineFailed, where the cell itself would run), and UserError for a broken study.
     """
     start = time.monotonic()
     roles = {"cell": cell} | ({"baseline": baseline} if baseline else {})
@@ -91,7 +98,7 @@ def measure(cell: Runner, baseline: Runner | None, plan: Plan, apart: str = "") 
             apart = str(crowded)
             continue
         if number == 0:
-            proof = {key: records[0].pop(key) for key in PROOF}
+            proof = {key: records[0].pop(key) for key in PROOF if key in records[0]}
             for runner in roles.values():
                 runner.warm()  # they run: the next processes may share what is imported here
         taken += records
@@ -186,8 +193,8 @@ class Pair:
         record["memory"] = process.ask("memory")
 
     def prove(self, process: Process, record: dict) -> None:
-        """What ran, of a process that has the machine to itself again."""
-        proof = process.ask("proof", load=self.plan.load)
+        """What ran, or what the load holds, of a process that has the machine to itself again."""
+        proof = process.ask("proof" if self.plan.proof else "held", load=self.plan.load)
         record |= proof | {"memory": proof["memory"] | record["memory"]}
 
     def open(self, role: str, place: int, stack: ExitStack) -> tuple[Process, dict]:
@@ -201,7 +208,7 @@ class Pair:
         except CellFailure as failed:
             if role == "cell":
                 raise
-            raise CellFailure(failed.status, f"its baseline, {runner.variant}: {failed.reason}") from failed
+            raise BaselineFailed(failed.status, f"its baseline, {runner.variant}: {failed.reason}") from failed
         record = {"role": role, "replicate": self.number, "order": place, **process.ready}
         return process, {**record, "samples": [], "rejected": [], "study": {"samples": []}}
 

@@ -8,7 +8,8 @@ output, a JSON object a line:
         --threads 2
 
 Commands: ``warm`` (load, times), ``turn`` (load): one timed generation; ``study`` (runs): the study's protocol;
-``memory``: its peaks until now; ``proof`` (load): what ran. The first answer says how loading went.
+``memory``: its peaks until now; ``proof`` (load): what ran; ``held`` (load): the bytes of its keys and values. The
+first answer says how loading went. A load with ``sequences`` is a batch of so many prompts of one length.
 """
 
 import itertools
@@ -132,10 +133,14 @@ def encode(model: Path, text: str) -> torch.Tensor:
     return torch.tensor([tokenizer(text, add_special_tokens=False).input_ids])
 
 
-def passage_ids(model: Path, length: int) -> torch.Tensor:
-    """The first ``length`` token ids (1, length) of PASSAGE, repeated as often as that takes."""
-    ids = encode(model, PASSAGE)
-    return ids.repeat(1, -(-length // ids.shape[1]))[:, :length]
+def passage_ids(model: Path, length: int, sequences: int = 1) -> torch.Tensor:
+    """The first token ids (sequences, length) of PASSAGE, repeated as often as that takes; each row begins a token on.
+
+    So no two rows are one text (until the passage is over), and the first is what one sequence alone would be.
+    """
+    ids = encode(model, PASSAGE)[0]
+    places = torch.arange(length) + torch.arange(sequences)[:, None]
+    return ids[places % len(ids)]
 
 
 class Server:
@@ -165,12 +170,17 @@ class Server:
         if load == self.load:
             return
         folder, length = self.args.model_folder, load["prompt_tokens"] + load["new_tokens"]
+        many = load.get("sequences", 1)
+        if many > 1 and (why := getattr(self.engine, "one_at_a_time", "")):
+            raise CellFailure("unsupported", f"{many} sequences at once: {why}")
         if length > self.engine.context:
+            if "sequences" in load:  # one load of several: the others have their figures
+                raise CellFailure("unsupported", f"{length} tokens exceed the model's context of {self.engine.context}")
             raise UserError(
                 f"measure: prompt_tokens + new_tokens is {length}, more than the {self.engine.context} tokens that "
                 f"{folder.name} takes: lower one of them"
             )
-        self.ids, self.load = passage_ids(folder, load["prompt_tokens"]), load
+        self.ids, self.load = passage_ids(folder, load["prompt_tokens"], many), load
         if hasattr(self.engine, "reserve"):
             self.engine.reserve(length)
 
@@ -203,6 +213,12 @@ class Server:
         self.watch.mark("decode")
         return self.watch.result()
 
+    def held(self, load: dict) -> dict:
+        """Bytes of the keys and values of all sequences of a load."""
+        length = load["prompt_tokens"] + load["new_tokens"]
+        size = load["sequences"] * self.engine.cache_bytes(length)
+        return {"memory": {"cache_bytes": size, "cache_length": length}}
+
     def proof(self, load: dict) -> dict:
         """What ran, and the bytes that it holds."""
         self.prepare(load)
@@ -224,7 +240,7 @@ class Server:
         }
 
 
-COMMANDS = {name: getattr(Server, name) for name in ("warm", "turn", "study", "memory", "proof")}
+COMMANDS = {name: getattr(Server, name) for name in ("warm", "turn", "study", "memory", "held", "proof")}
 
 
 def serve(args, commands, answers) -> None:

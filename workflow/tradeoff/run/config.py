@@ -7,7 +7,7 @@ from pathlib import Path
 import jsonschema
 import yaml
 
-from workflow.tradeoff import architecture
+from workflow.tradeoff import architecture, loads
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.run.renamed import renew
 from workflow.tradeoff.variants import VARIANTS, define
@@ -182,6 +182,7 @@ def check_meaning(config: dict) -> None:
             _check_source(f"define.{name}.checkpoint", "checkpoint", entry)
     for name in config["evaluate"]["conventions"]:
         convention(name)
+    loads.further(config["measure"])
     _check_source("corpus", "corpus", config["corpus"])
     if "calibration" in config:
         _check_source("calibration", "corpus", config["calibration"])

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from workflow.tradeoff import loads
 from workflow.tradeoff.files import read_json
 from workflow.tradeoff.variants import Variant
 
@@ -69,6 +70,9 @@ def memory_mb(stage: str, size: Size, config: Mapping) -> int:
     needed = COPIES[stage] * size.float32
     if stage in ("evaluate", "diagnose"):
         needed += SCORES * 4 * config["evaluate"]["batch_tokens"] * size.vocabulary
+    if stage == "measure":  # an engine may give the logits of a whole batch of prompts
+        prompts = max((load.sequences * load.prompt_tokens for load in loads.further(config["measure"])), default=0)
+        needed += 2 * 4 * prompts * size.vocabulary
     return BASE_MB + math.ceil(needed / 1e6)
 
 
@@ -100,9 +104,13 @@ def seconds(
 
     if stage == "measure":
         protocol = config["measure"]
-        timed = (protocol["warmup"] + protocol["turns"]) * generation(protocol["prompt_tokens"], protocol["new_tokens"])
-        pair = 2 * (load + timed + protocol["study_runs"] * generation(STUDY_TOKENS, STUDY_TOKENS))
-        return START_S + max(protocol["budget_s"], max(PAIRS, protocol["pairs"]) * pair)
+        pairs, total = max(PAIRS, protocol["pairs"]), START_S
+        for point in loads.measured(protocol):
+            batch = generation(point.sequences * point.prompt_tokens, point.sequences * point.new_tokens)
+            timed = (protocol["warmup"] + protocol["turns"]) * batch
+            study = protocol["study_runs"] * generation(STUDY_TOKENS, STUDY_TOKENS) * (point.name == loads.STANDARD)
+            total += max(protocol["budget_s"], pairs * 2 * (load + timed + study))
+        return total
     scored = config["evaluate"]["max_tokens"] or CORPUS
     if stage == "diagnose":
         return START_S + 2 * load
