@@ -176,7 +176,12 @@ def hold_the_folder():
 def show_progress():
     """One line a job from here on; Snakemake's own account of it, with its command, goes to its log file."""
     jobs = progress.numbered(workflow.dag.needrun_jobs())
-    progress.attach(logger, jobs, Path(RESULTS) / "logs" / "progress.log", {"measure": config["measure"]["budget_s"] * (1 + len(LOADS))})
+    progress.attach(
+        logger,
+        jobs,
+        Path(RESULTS) / "logs" / "progress.log",
+        {"measure": config["measure"]["budget_s"] * (1 + len(LOADS))},
+    )
 
 
 def say_why_again():
