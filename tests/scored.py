@@ -1,14 +1,22 @@
-"""Plans over a small text, and their losses by the slow way: the oracle of scoring and of the stage that runs it."""
+"""A small text: its file, plans over it, and their losses by the slow way, the oracle of whatever scores it."""
 
 import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests import tiny
+from workflow.tradeoff import corpus, loaded
 from workflow.tradeoff.evaluate import conventions
 
 ROWS = [f"{index} {line}\n" for index in range(6) for line in tiny.TEXT.splitlines()]
 NAMES = ["windows-64", "strided-64-24", "study", "word-64", "llama.cpp"]
+
+
+def write_corpus(path, rows, documents=(0,)):
+    """Write ``rows`` as fetch does, under the name of the file, and return its path."""
+    facts = {"name": path.stem, "sha256": "0", "license": "own", "documents": list(documents)}
+    corpus.write(path, facts | {"digest": loaded.corpus_digest(facts | {"rows": rows})}, rows)
+    return path
 
 
 def make_plan(folder, name, bos, max_tokens=300):

@@ -23,62 +23,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-LENGTHS, STEPS, BATCH, VOCAB, CONTEXT = (12, 96), 4, 2, 320, 512
+from tests import architectures, tiny
+
+LENGTHS, STEPS, BATCH = (12, 96), 4, 2
 TOLERANCE = 1e-3
-SMALL = {
-    "vocab_size": VOCAB, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": CONTEXT, "bos_token_id": 0, "eos_token_id": 1,
-    "pad_token_id": 2,
-}  # fmt: skip
-EXPERTS = {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
-LONGROPE = {"type": "longrope", "short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
-GPT2 = {"vocab_size": VOCAB, "n_positions": CONTEXT, "n_embd": 64, "n_layer": 2, "n_head": 4}
-MODELS = {
-    "GPT-2": ("gpt2", GPT2),
-    "Llama": ("llama", SMALL),
-    "Mistral, window of 16": ("mistral", {**SMALL, "sliding_window": 16}),
-    "Mixtral": ("mixtral", {**SMALL, **EXPERTS}),
-    "Qwen2": ("qwen2", SMALL),
-    "Qwen3": ("qwen3", {**SMALL, "head_dim": 16}),
-    "Qwen3-MoE": ("qwen3_moe", {**SMALL, **EXPERTS, "head_dim": 16}),
-    "Qwen3-Next": ("qwen3_next", {
-        **SMALL, **EXPERTS, "head_dim": 16, "shared_expert_intermediate_size": 64, "linear_num_value_heads": 4,
-        "linear_num_key_heads": 2, "linear_key_head_dim": 16, "linear_value_head_dim": 16,
-        "layer_types": ["linear_attention", "full_attention"],
-    }),
-    "Gemma 2": ("gemma2", {**SMALL, "head_dim": 16, "sliding_window": 16}),
-    "Gemma 3": ("gemma3_text", {**SMALL, "head_dim": 16, "sliding_window": 16}),
-    "Phi-3": ("phi3", SMALL),
-    "Phi-3, longrope": ("phi3", {**SMALL, "rope_scaling": LONGROPE, "original_max_position_embeddings": 64}),
-    "OPT": ("opt", {**SMALL, "ffn_dim": 128, "word_embed_proj_dim": 64}),
-    "GPT-NeoX": ("gpt_neox", SMALL),
-    "GPT-J": ("gptj", {**GPT2, "rotary_dim": 8}),
-    "Falcon": ("falcon", SMALL),
-    "BLOOM": ("bloom", {"vocab_size": VOCAB, "hidden_size": 64, "n_layer": 2, "n_head": 4}),
-    "MPT": ("mpt", {"vocab_size": VOCAB, "d_model": 64, "n_layers": 2, "n_heads": 4, "max_seq_len": CONTEXT}),
-    "StableLM": ("stablelm", SMALL),
-    "OLMo2": ("olmo2", SMALL),
-    "Granite": ("granite", SMALL),
-    "GraniteMoE": ("granitemoe", {**SMALL, **EXPERTS}),
-    "Cohere": ("cohere", SMALL),
-    "SmolLM3": ("smollm3", SMALL),
-    "DeepSeek-V3": ("deepseek_v3", {
-        **SMALL, "num_key_value_heads": 4, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1,
-        "topk_group": 1, "moe_intermediate_size": 64, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8,
-        "qk_nope_head_dim": 8, "v_head_dim": 16, "first_k_dense_replace": 1,
-    }),
-    "gpt-oss": ("gpt_oss", {**SMALL, **EXPERTS, "head_dim": 16, "sliding_window": 16}),
-    "Mamba": ("mamba", {"vocab_size": VOCAB, "hidden_size": 64, "num_hidden_layers": 2, "state_size": 8}),
-}  # fmt: skip
-
-
-def build(kind: str, settings: dict):
-    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
-
-    torch.manual_seed(0)
-    config = CONFIG_MAPPING[kind](**settings)
-    # as the study runs it: sdpa where the model has it
-    return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
 
 
 def by_torch(network, folder: Path) -> None:
@@ -161,7 +109,7 @@ def difference(network, path: Path) -> float:
     with contextlib.suppress(ValueError):  # some models have one way of attention
         network.set_attn_implementation("eager")
     for length in LENGTHS:
-        ids = torch.arange(BATCH * length).reshape(BATCH, length) * 7919 % VOCAB
+        ids = torch.arange(BATCH * length).reshape(BATCH, length) * 7919 % tiny.VOCAB
         with torch.no_grad():
             expected = network(ids, use_cache=False).logits.numpy()
         found, _ = session.run(ids.numpy(), session.empty(), 0)
@@ -173,19 +121,19 @@ def difference(network, path: Path) -> float:
     return worst
 
 
-def attempt(export, kind: str, settings: dict) -> dict:
+def attempt(export, name: str) -> dict:
     """What one exporter does with one model: seconds of CPU, and the difference or the first line of its error."""
     import onnx
 
     started = time.process_time()
     try:
-        network = build(kind, settings)
-        with tempfile.TemporaryDirectory() as name, contextlib.redirect_stdout(io.StringIO()):
+        network = architectures.network(name)
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             started = time.process_time()
-            export(network, Path(name))
+            export(network, Path(folder))
             seconds = time.process_time() - started
-            nodes = len(onnx.load(Path(name) / "model.onnx", load_external_data=False).graph.node)
-            return {"difference": difference(network, Path(name) / "model.onnx"), "seconds": seconds, "nodes": nodes}
+            nodes = len(onnx.load(Path(folder) / "model.onnx", load_external_data=False).graph.node)
+            return {"difference": difference(network, Path(folder) / "model.onnx"), "seconds": seconds, "nodes": nodes}
     except Exception as error:  # whatever a library raises is this cell of the table
         line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
         return {"error": f"{type(error).__name__}: {line}"[:160]}
@@ -199,8 +147,8 @@ def run(exporter: str, output: Path) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     found = {}
-    for name, (kind, settings) in MODELS.items():
-        found[name] = attempt(EXPORTERS[exporter], kind, settings)
+    for name in architectures.MODELS:
+        found[name] = attempt(EXPORTERS[exporter], name)
         print(name, found[name], file=sys.stderr, flush=True)
     versions = {}
     for package in PACKAGES:
@@ -228,7 +176,7 @@ def page(paths: list[Path]) -> str:
         lines.append(f"- **{result['exporter']}**: {right} of {len(result['models'])} at parity; {versions}.")
     names = [result["exporter"] for result in results]
     lines += ["", f"| model | {' | '.join(names)} |", f"| --- |{' --- |' * len(names)}"]
-    for name in MODELS:
+    for name in architectures.MODELS:
         lines.append(f"| {name} | {' | '.join(cell(result['models'][name]) for result in results)} |")
     lines += ["", "## Why not", ""]
     for result in results:

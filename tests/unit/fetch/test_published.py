@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from tests import tiny
+from tests import scored, tiny
 from workflow.tradeoff import engines, files
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.fetch.__main__ import main
@@ -23,7 +23,7 @@ def place(tmp_path_factory):
     tiny.build(root / "model", "llama")
     files.write_manifest(root / "model", source={})
     quantize(root / "model", root / "nf4")
-    files.write_json(root / "corpus.json", {"rows": tiny.TEXT.splitlines()})
+    scored.write_corpus(root / "corpus.json", tiny.TEXT.splitlines())
     return root
 
 
@@ -98,6 +98,13 @@ def test_another_vocabulary_is_another_model(place, tmp_path):
     byte_tokenizer.save(tmp_path / "wide", vocab_size=352, context=512)
     quantize(tmp_path / "wide", tmp_path / "wide-nf4")
     assert "352 tokens" in refused(place, tmp_path / "wide-nf4")
+
+
+def test_a_corpus_that_is_no_longer_what_was_fetched(place, tmp_path):
+    shutil.copytree(place, tmp_path / "place", ignore=shutil.ignore_patterns(".*"))
+    path = tmp_path / "place" / "corpus.json"
+    path.write_text(path.read_text().replace("bread", "bred"))
+    assert "corpus.json was changed after it was fetched" in refused(tmp_path / "place", tmp_path / "place" / "nf4")
 
 
 def test_a_shard_that_the_index_does_not_name_is_left_where_it_lies(place, tmp_path):

@@ -17,7 +17,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from tests import tiny
+from tests import scored, tiny
 from workflow.tradeoff import files
 from workflow.tradeoff.engines import hf, llamacpp
 from workflow.tradeoff.engines.llamacpp_proof import file_proof
@@ -230,11 +230,6 @@ def test_a_model_without_a_file_of_its_own_has_none_to_keep(model, tmp_path):
         made(model, tmp_path / "out", "source")
 
 
-def corpus(path, rows):
-    files.write_json(path, {"name": path.stem, "sha256": "0", "rows": rows})
-    return str(path)
-
-
 def test_an_importance_matrix_is_the_mean_square_of_what_a_matrix_is_given(tmp_path):
     folder = tiny.build(tmp_path / "model", "llama")
     found = importance.measure(folder, [tiny.TEXT], 1)
@@ -249,20 +244,24 @@ def test_an_importance_matrix_is_the_mean_square_of_what_a_matrix_is_given(tmp_p
 
 
 def test_an_importance_matrix_changes_the_bytes_and_is_named(model, tmp_path):
-    scored = corpus(tmp_path / "scored.json", ["Another text altogether."])
-    text = corpus(tmp_path / "text.json", tiny.TEXT.splitlines())
+    corpus = str(scored.write_corpus(tmp_path / "scored.json", ["Another text altogether."]))
+    text = str(scored.write_corpus(tmp_path / "text.json", tiny.TEXT.splitlines()))
     plain = made(model, tmp_path / "plain", "q4_0")
-    weighted = made(model, tmp_path / "weighted", "q4_0", "--calibration", text, "--scored", scored)
+    weighted = made(model, tmp_path / "weighted", "q4_0", "--calibration", text, "--scored", corpus)
     assert plain.read_bytes() != weighted.read_bytes()
     assert files.read_manifest(tmp_path / "weighted")["importance"]["corpus"] == "text"
 
 
 def test_a_calibration_text_that_shares_a_line_with_the_scored_one_is_refused(model, tmp_path):
-    scored = corpus(tmp_path / "scored.json", ["First.\n", "  When the railway came.  ", "Last."])
-    text = corpus(tmp_path / "text.json", ["A line", "When the railway came.\n"])
+    rows = ["First.\n", "  When the railway came.  ", "Last."]
+    corpus = str(scored.write_corpus(tmp_path / "scored.json", rows))
+    text = str(scored.write_corpus(tmp_path / "text.json", ["A line", "When the railway came.\n"]))
     with pytest.raises(
         UserError, match="text shares 1 lines with the corpus that is scored, such as 'When the railway"
     ):
-        made(model, tmp_path / "out", "q4_0", "--calibration", text, "--scored", scored)
+        made(model, tmp_path / "out", "q4_0", "--calibration", text, "--scored", corpus)
     with pytest.raises(UserError, match="needs a calibration text, and the corpus"):
         made(model, tmp_path / "out", "q4_0", "--calibration", text)
+    (tmp_path / "text.json").write_text((tmp_path / "text.json").read_text().replace("railway", "tramway"))
+    with pytest.raises(UserError, match=r"text\.json was changed after it was fetched"):
+        made(model, tmp_path / "out", "q4_0", "--calibration", text, "--scored", corpus)

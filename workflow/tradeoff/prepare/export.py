@@ -18,7 +18,7 @@ from workflow.tradeoff import architecture, errors, files
 from workflow.tradeoff.engines import hf, onnx
 from workflow.tradeoff.engines.weights import not_numbers
 from workflow.tradeoff.errors import CellFailure
-from workflow.tradeoff.prepare import external, parity
+from workflow.tradeoff.prepare import external, operators, parity
 from workflow.tradeoff.variants import VARIANTS
 
 OPSET = 18  # what torch 2.13 exports by itself; pinned so that another torch gives the same operators
@@ -49,7 +49,9 @@ def trace(network, output: Path, cache: bool) -> None:
     for name in names:
         axes[name] = {0: "batch_size", 2: "past_sequence_length"}
         axes[present(name)] = {0: "batch_size", 2: "past_sequence_length + sequence_length"}
-    with mock.patch.object(network, "forward", flat), warnings.catch_warnings():
+    operators.register(OPSET)
+    silent = mock.patch.object(torch._C, "_jit_onnx_log")  # a failure would print the whole graph
+    with mock.patch.object(network, "forward", flat), silent, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what a trace fixes, and that torch has another exporter
         torch.onnx.export(
             network,
@@ -114,7 +116,10 @@ def export(model: Path, output: Path, cache: bool, threads: int, longest: int) -
     expected_tokens = reference.generate(short, new)
     weights = reference.network.state_dict()  # a tied head has both its names here, and a matrix of its own there
     files.check_disk(output, sum(tensor.nbytes for tensor in weights.values()), f"exporting {model.name}")
-    trace(reference.network, output, cache)
+    try:
+        trace(reference.network, output, cache)
+    except torch.onnx.errors.UnsupportedOperatorError as error:
+        raise operators.lacking(error) from error
     external.attach(output / "model.onnx", weights)
     del reference, weights
     gc.collect()  # a network is full of cycles, and ONNX Runtime holds the weights again

@@ -4,13 +4,15 @@ llama.cpp's ``imatrix`` by torch: the same sums over the inputs of every linear 
 text. A quantizer then spends its error where the inputs are small.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from workflow.tradeoff import files
+from workflow.tradeoff import corpus as corpus_file
+from workflow.tradeoff import loaded
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.prepare import gguf_convert
 
@@ -33,13 +35,16 @@ class Importance:
 
 
 def read(calibration: Path | None, scored: Path | None) -> Importance:
-    """The calibration corpus; UserError when it shares a line with the one that is scored, or either is not given."""
+    """The calibration corpus; UserError when it shares a line with the one that is scored, or either is not given.
+
+    Nor may either have changed since it was fetched.
+    """
     if calibration is None or scored is None:
         raise UserError(
             "a recipe with imatrix needs a calibration text, and the corpus that it must share no line with"
         )
-    corpus = files.read_json(calibration)
-    shared = lines(corpus["rows"]) & lines(files.read_json(scored)["rows"])
+    corpus, other = (whole(path) for path in (calibration, scored))
+    shared = lines(corpus["rows"]) & lines(other["rows"])
     if shared:
         raise UserError(
             f"the calibration text {corpus['name']} shares {len(shared)} lines with the corpus that is scored, such as "
@@ -48,13 +53,20 @@ def read(calibration: Path | None, scored: Path | None) -> Importance:
     return Importance(corpus)
 
 
-def lines(rows: list[str]) -> set[str]:
+def whole(path: Path) -> dict:
+    """The corpus in ``path``; UserError unless it is the one that was fetched."""
+    found = corpus_file.read(path)
+    loaded.check_corpus(path, found)
+    return found
+
+
+def lines(rows: Iterable[str]) -> set[str]:
     """The lines of a corpus, without blanks around them and without empty ones."""
     return {line.strip() for row in rows for line in row.splitlines() if line.strip()}
 
 
 @torch.inference_mode()
-def measure(model: Path, rows: list[str], threads: int) -> dict[str, np.ndarray]:
+def measure(model: Path, rows: Iterable[str], threads: int) -> dict[str, np.ndarray]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     torch.set_num_threads(threads)
