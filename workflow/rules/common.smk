@@ -66,10 +66,14 @@ include: "container.smk"
 MODELS = list(config["models"])
 CORPUS = config["corpus"]["name"]
 DEVICE = study_config.device(config)
-THREADS = config["threads"] or os.cpu_count()
 LOADS = loads.further(config["measure"])  # beside the standard one
+HERE = workflow.is_main_process and workflow.local_exec
+SUBMITS = workflow.is_main_process and not workflow.local_exec
+# 0: all cores that a process may use. A machine that submits has none to give; a job takes those that its node gives it.
+THREADS = config["threads"] or (0 if SUBMITS else len(os.sched_getaffinity(0)))
+ASKED = (THREADS if HERE else config["threads"]) or 1  # for a job that computes
 # of this run on this machine; a cluster's node gives what was asked for, and knows nothing of --cores
-ALL_CORES = (workflow.local_exec and workflow.is_main_process and workflow.resource_settings.cores) or THREADS
+ALL_CORES = (HERE and workflow.resource_settings.cores) or ASKED
 try:
     running.check_place(Path(workflow.basedir), Path(RESULTS))
 except UserError as error:
@@ -142,8 +146,10 @@ def runtime(stage):
     """For resources: minutes that a job of a stage asks a cluster for."""
 
     def minutes(wildcards, input):
-        variant = VARIANTS[wildcards.variant] if hasattr(wildcards, "variant") else None
-        return needs.minutes(stage, size_of(wildcards, input), config, DEVICE, variant, THREADS)
+        keys = dict(wildcards.items())
+        names = [name for _, name in CELLS if VARIANTS[name].artifact == keys.get("recipe")]
+        variant = next((VARIANTS[name] for name in [keys.get("variant"), *names] if name), None)
+        return needs.minutes(stage, size_of(wildcards, input), config, DEVICE, variant, ASKED)
 
     return minutes
 

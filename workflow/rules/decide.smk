@@ -133,6 +133,7 @@ rule diagnose:
         f"{RESULTS}/benchmarks/diagnose/{{model}}_{{variant}}.tsv"
     container:
         CONTAINER
+    threads: ASKED
     resources:
         **CARD,
         mem_mb=memory("diagnose"),

@@ -25,6 +25,7 @@ rule evaluate:
         f"{RESULTS}/benchmarks/evaluate/{{model}}_{{variant}}.tsv"
     container:
         CONTAINER
+    threads: ASKED
     resources:
         **CARD,
         mem_mb=memory("evaluate"),

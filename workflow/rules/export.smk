@@ -21,6 +21,7 @@ rule export:
         f"{RESULTS}/benchmarks/export/{{model}}_onnx-fp32{{past}}.tsv"
     container:
         CONTAINER
+    threads: ASKED
     resources:
         mem_mb=memory("export"),
         runtime=runtime("export"),

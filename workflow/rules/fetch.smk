@@ -15,6 +15,7 @@ OUTPUTS:
 # On a cluster these run where it is submitted: nodes that compute seldom reach a network.
 localrules:
     fetch_model,
+    fetch_checkpoint,
     fetch_corpus,
 
 

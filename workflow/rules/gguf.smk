@@ -25,6 +25,10 @@ rule gguf:
         recipe="gguf-[a-z0-9_-]+",
     container:
         CONTAINER
+    threads: ASKED
+    resources:
+        mem_mb=memory("gguf"),
+        runtime=runtime("gguf"),
     params:
         code=code("prepare", "prepare.gguf"),
         libraries=LIBRARIES,

@@ -1,13 +1,14 @@
 """What a study will take, told before it starts."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.run import config as study_config
 from workflow.tradeoff.run import needs, plan, plan_sizes
-from workflow.tradeoff.variants import VARIANTS
+from workflow.tradeoff.variants import VARIANTS, build
 
 SMALL = needs.Size(100_000_000, 50_000, 400_000_000)
 
@@ -29,6 +30,12 @@ def test_the_study_of_four_models_is_counted_whole(t4, tmp_path):
     assert found.disk > 2 * found.downloads
 
 
+def test_the_plan_in_the_readme_is_the_one_that_is_printed(t4, tmp_path):
+    said, _ = plan.lines(plan.of_study(t4 | {"threads": 8}, tmp_path), free=10**11, card_gb=16)
+    shown = (Path(__file__).parents[3] / "README.md").read_text()
+    assert [line for line in said if line.partition(", 100.0 GB are free")[0] not in shown] == []
+
+
 def test_a_disk_and_a_card_that_are_too_small_are_said_with_what_is_missing(t4, tmp_path):
     found = plan.of_study(t4, tmp_path)
     assert plan.lines(found, free=10**12, card_gb=80)[1] == []
@@ -47,6 +54,31 @@ def test_a_job_that_ran_before_takes_what_it_took(t4, tmp_path):
     assert jobs["measure", "distilgpt2/torch-fp16"].seconds == 12.5
     assert jobs["measure", "distilgpt2/torch-fp16"].measured
     assert sum(job.measured for job in jobs.values()) == 1 and len(jobs) == len(before.jobs)
+
+
+def test_gguf_files_and_published_checkpoints_are_counted(monkeypatch, t4, tmp_path):
+    own = {
+        "q4-weighted": {"engine": "llamacpp", "recipe": {"quantizer": "gguf", "type": "q4_k_m", "imatrix": True}},
+        "awq": {"engine": "hf", "checkpoint": {"source": "hub", "repo": "a/model-Q4", "revision": "0" * 40}},
+        "there": {"engine": "llamacpp", "checkpoint": {"source": "local", "path": str(tmp_path / "x.gguf")}},
+    }
+    (tmp_path / "x.gguf").write_bytes(b"7777777")
+    for name, given in own.items():
+        monkeypatch.setitem(VARIANTS, name, build(name, given))
+    plain = t4 | {"models": {"m": {"source": "local", "path": "m", "parameters": 10**9}}, "variants": ["torch-fp32"]}
+    bare = plan.of_study(plain, tmp_path)
+    found = plan.of_study(plain | {"variants": ["torch-fp32", "gguf-q8_0", "gguf-source", *own]}, tmp_path)
+    made = {job.name: job for job in found.jobs if job.stage in ("gguf", "fetch_checkpoint", "fuse", "quantize")}
+    assert {name: job.stage for name, job in made.items()} == {
+        "gguf-q8_0": "gguf", "gguf-source": "gguf", "gguf-q4_k_m-imatrix": "gguf",
+        "checkpoint-awq": "fetch_checkpoint", "checkpoint-there": "fetch_checkpoint",
+    }  # fmt: skip
+    # the calibration text is read by the whole model
+    assert made["gguf-q4_k_m-imatrix"].seconds > 2 * made["gguf-q8_0"].seconds
+    assert (bare.downloads, found.downloads) == (0, 600_000_000)
+    scored = found.disk - bare.disk - 5 * plan.ARRAYS * needs.CORPUS * len(t4["evaluate"]["conventions"])
+    # 8.5 and 4.8 bits a weight, a link, the download with its copy in a cache, the file of seven bytes
+    assert scored == 1_062_500_000 + 600_000_000 + 0 + 2 * 600_000_000 + 7
 
 
 def test_a_fetched_model_is_as_large_as_its_manifest_says(tmp_path):

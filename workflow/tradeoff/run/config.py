@@ -250,10 +250,6 @@ def check_elsewhere(config: dict) -> None:
         raise UserError(
             "config key device: auto looks at the machine that submits, not at the one that runs: say cpu or cuda"
         )
-    if config["threads"] == 0:
-        raise UserError(
-            "config key threads: 0 takes all cores of the machine that submits, not of the one that runs: give a number"
-        )
 
 
 def device(config: dict) -> str:

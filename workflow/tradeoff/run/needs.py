@@ -21,9 +21,11 @@ BASE_MB = 1500  # the interpreter and the libraries, and what an allocator keeps
 # resident memory at the peak, in copies of the float32 weights
 COPIES = {
     "fetch_model": 2.0,
+    "fetch_checkpoint": 0.0,
     "export": 4.0,
     "quantize": 2.5,
     "fuse": 2.5,
+    "gguf": 2.5,
     "measure": 4.0,
     "evaluate": 2.5,
     "diagnose": 4.0,
@@ -37,6 +39,7 @@ LAUNCHES_S = 0.03  # of one eager token on a GPU, whatever the model's size
 START_S = 15.0  # imports, once a job
 LOADED = 2e8  # bytes a second from a file into an engine, quantized on the way
 WRITTEN = 2e7  # bytes of float32 weights a second that an export, or a quantization, gets through
+WEIGHTED = 32 * 512  # tokens of the calibration text that an importance matrix is made of
 CORPUS = 350_000  # tokens of a whole corpus: those of WikiText-2's test split, and some more
 STUDY_TOKENS = 10
 PROMPTS = 10  # texts that an evaluation generates
@@ -88,8 +91,11 @@ def seconds(
 ) -> float:
     """How long a stage's job takes at most, if the machine is no slower than the rates say."""
     load = size.float32 / LOADED
-    if stage in ("fetch_model", "export", "quantize", "fuse"):
-        return START_S + load + size.float32 / WRITTEN
+    if stage == "fetch_checkpoint":
+        return START_S + load
+    if stage in ("fetch_model", "export", "quantize", "fuse", "gguf"):
+        read = WEIGHTED if variant is not None and variant.recipe.get("imatrix") else 0
+        return START_S + load + size.float32 / WRITTEN + read * 2 * size.parameters / (OPERATIONS["cpu"] * threads)
     if variant is not None and (variant.option("provider") == "cpu" or variant.quantizer == "dynamic"):
         device = "cpu"  # ONNX Runtime's dynamic INT8 has no kernels for a card
     rate = OPERATIONS[device] * (threads if device == "cpu" else 1)

@@ -17,7 +17,6 @@ from workflow.tradeoff.run import config as study_config
 from workflow.tradeoff.run import needs, plan_sizes
 from workflow.tradeoff.variants import VARIANTS
 
-TIED = 1.2  # an export keeps a tied head as a matrix of its own
 ARRAYS = 20  # bytes that an evaluation writes for a scored token
 
 
@@ -77,8 +76,10 @@ def of_study(config: dict, results: Path) -> Plan:
         job("fetch_model", model, "")
         variants = [VARIANTS[name] for name in study_config.cells(config, model)[0]]
         for artifact, variant in _artifacts(variants).items():
-            disk += round(TIED * size.parameters * variant.bits / 8)
-            job(_maker(variant), model, artifact)
+            fetched, kept = plan_sizes.of_artifact(variant, size)
+            job(_maker(variant), model, artifact, variant)
+            downloads += 0 if jobs[-1].measured else fetched
+            disk += fetched + kept
         for variant in variants:
             cells += 1
             job("measure", model, variant.name, variant)
@@ -105,12 +106,12 @@ def _artifacts(variants) -> dict:
 def _maker(variant) -> str:
     if variant.family == "onnx":
         return "quantize" if variant.quantized else "export"
-    return "fuse"
+    return {"checkpoint": "fetch_checkpoint", "gguf": "gguf"}.get(variant.family, "fuse")
 
 
 def _benchmark(results: Path, stage: str, model: str, name: str) -> float | None:
     """Seconds that this job took when it ran last; None when it did not."""
-    folder, file = ("fetch", model) if stage == "fetch_model" else (stage, f"{model}_{name}")
+    folder, file = stage.split("_")[0], f"{model}_{name}" if name else model
     path = results / "benchmarks" / folder / f"{file}.tsv"
     if not path.is_file():
         return None
@@ -122,24 +123,27 @@ def lines(plan: Plan, free: int, card_gb: float | None) -> tuple[list[str], list
     """The plan in words, and what does not fit."""
     card = [job for job in plan.jobs if job.on_card]
     host = [job for job in plan.jobs if not job.on_card]
+    stages = list(dict.fromkeys(job.stage for job in plan.jobs))
+    wide = max(map(len, stages)) + 1
     said = [
-        f"cells:       {plan.cells}, {len(plan.jobs)} jobs before the tables",
-        f"download:    {plan.downloads / 1e9:.1f} GB",
-        f"disk:        {plan.disk / 1e9:.1f} GB, {free / 1e9:.1f} GB are free",
+        f"{'cells:':<{wide}} {plan.cells}, {len(plan.jobs)} jobs before the tables",
+        f"{'download:':<{wide}} {plan.downloads / 1e9:.1f} GB",
+        f"{'disk:':<{wide}} {plan.disk / 1e9:.1f} GB, {free / 1e9:.1f} GB are free",
     ]
-    for stage in dict.fromkeys(job.stage for job in plan.jobs):
+    for stage in stages:
         of_stage = [job for job in plan.jobs if job.stage == stage]
         longest = max(of_stage, key=lambda job: job.seconds)
+        most = max(job.memory_mb for job in of_stage) / 1e3
         ran = sum(job.measured for job in of_stage)
         said.append(
-            f"{stage + ':':<12} {len(of_stage)} jobs, {_hours(of_stage):.1f} h, the longest {_hours([longest]):.2f} h "
-            f"({longest.label}), memory at most {max(job.memory_mb for job in of_stage) / 1e3:.1f} GB"
+            f"{stage + ':':<{wide}} {len(of_stage)} jobs, {_hours(of_stage):.1f} h, "
+            f"the longest {_hours([longest]):.2f} h ({longest.label}), memory at most {most:.1f} GB"
             + (f"; {ran} of them as they took before" if ran else "")
         )
     total = f"{_hours(card):.1f} h with a card, {_hours(host):.1f} h without" if card else f"{_hours(host):.1f} h"
-    said.append(f"hours:       {total}, at most, one job at a time with {plan.threads} CPU threads")
+    said.append(f"{'hours:':<{wide}} {total}, at most, one job at a time with {plan.threads} CPU threads")
     for name, (size, how) in plan.known.items():
-        said.append(f"model:       {name}, {size.parameters / 1e6:,.0f} million parameters (known from: {how})")
+        said.append(f"{'model:':<{wide}} {name}, {size.parameters / 1e6:,.0f} million parameters (known from: {how})")
     broken = []
     if plan.disk > free:
         broken.append(f"the study needs {plan.disk / 1e9:.1f} GB of disk and {free / 1e9:.1f} GB are free: free some")

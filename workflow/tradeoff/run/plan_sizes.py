@@ -6,11 +6,13 @@ from pathlib import Path
 
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.run import needs
+from workflow.tradeoff.variants import Variant
 
 # bits of a weight in a GGUF file, scales among them, by the type in its name
 GGUF_BITS = {"F32": 32.0, "F16": 16.0, "BF16": 16.0, "Q8": 8.5, "Q6": 6.6, "Q5": 5.6, "Q4": 4.8, "Q3": 3.8, "Q2": 3.0}
 STATED = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)([bm])(?![a-z0-9])", re.IGNORECASE)
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+TIED = 1.2  # an export keeps a tied head as a matrix of its own
 
 
 def of_model(name: str, entry: Mapping, results: Path) -> tuple[needs.Size, str]:
@@ -55,6 +57,27 @@ def download(entry: Mapping, size: needs.Size) -> int:
     if entry["source"] in ("local", "random"):
         return 0
     return entry.get("bytes", size.stored)
+
+
+def of_artifact(variant: Variant, size: needs.Size) -> tuple[int, int]:
+    """Bytes that come over the network for what a variant runs, and bytes of it on disk."""
+    if variant.checkpoint:
+        stored = _published(variant.checkpoint, size)
+        return download(variant.checkpoint, needs.Size(size.parameters, size.vocabulary, stored)), stored
+    if variant.family == "gguf":
+        # the model's own file is linked; of the others, the type says what a weight takes, scales among it
+        bits = 0 if variant.recipe["type"] == "source" else _bits(str(variant.recipe["type"]), {})
+        return 0, round(size.parameters * bits / 8)
+    return 0, round(TIED * size.parameters * variant.bits / 8)
+
+
+def _published(entry: Mapping, size: needs.Size) -> int:
+    """Bytes of a checkpoint that someone published: of its files, as stated, by the type in its name, or of 16 bits."""
+    if entry["source"] == "local" and Path(entry["path"]).exists():
+        path = Path(entry["path"])
+        return sum(file.stat().st_size for file in ([path] if path.is_file() else path.iterdir()) if file.is_file())
+    name = next((str(entry[key]) for key in ("file", "member", "repo", "path") if key in entry), "")
+    return entry.get("bytes") or round(size.parameters * _bits(name, {}) / 8)
 
 
 def _bits(name: str, entry: Mapping) -> float:
