@@ -138,11 +138,12 @@ def test_every_result_opens_by_a_click(page, browser, width):
         assert "tradeoff (figure)" in opened and "scenarios (table)" in opened
 
 
-def test_a_table_in_the_report_sorts_by_a_click(page, browser):
+def test_a_table_in_the_report_sorts_by_a_click_and_shows_a_model_alone(page, browser):
     browser.get(page.as_uri())
     for name in open_results(browser, page, "Answer"):
         if name == "summary (table)":
             in_frame(browser, lambda: check_sorting(browser, "decode_tokens_per_s"))
+            in_frame(browser, lambda: check_choosing(browser, "model", "gpt2", 3))
             return
     raise AssertionError("the report has no summary table")
 
@@ -160,6 +161,14 @@ def check_sorting(driver, name):
     assert len(first) == 7 and first == sorted(first) and heads[place].get_attribute("aria-sort") == "ascending"
     heads[place].find_element(By.TAG_NAME, "button").click()
     assert column() == first[::-1] and heads[place].get_attribute("aria-sort") == "descending"
+
+
+def check_choosing(driver, name, value, rows):
+    label = next(entry for entry in driver.find_elements(By.TAG_NAME, "label") if entry.text.startswith(name))
+    label.find_element(By.XPATH, f".//option[.='{value}']").click()
+    said = driver.find_element(By.TAG_NAME, "output").text
+    left = [row.text for row in driver.find_elements(By.CSS_SELECTOR, "table tbody tr") if row.is_displayed()]
+    assert len(left) == rows and all(value in row for row in left) and said == f"{rows} of 7 rows"
 
 
 def test_no_figure_or_page_names_another_address(finished):

@@ -275,6 +275,16 @@ def test_html_tables_are_self_contained(path):
         htmltables.main(["nothing", "--tables", str(path.parent / "tables"), "--output", str(output)])
 
 
+def test_rows_of_a_model_can_be_shown_alone_where_there_are_several():
+    table = pd.DataFrame(
+        {"model": ["a<b", "c", "c"], "variant": ["v"] * 3, "status": ["ok", None, "ok"], "x": [1, 2, 3]}
+    )
+    text = htmltables.page(table, "t", "n")
+    assert re.findall(r'<label>(\w+) <select data-column="(\d)">', text) == [("model", "0")]
+    assert "<option>a&lt;b</option><option>c</option>" in text and "<output>3 rows</output>" in text
+    assert "<select" not in htmltables.page(table.iloc[1:2], "t", "n")
+
+
 def test_every_figure_and_table_has_its_caption():
     for name in figures.FIGURES:
         assert (ROOT / f"report/figures/{name}.rst").is_file()

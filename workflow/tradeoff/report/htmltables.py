@@ -1,4 +1,4 @@
-"""Every CSV table as one HTML file that sorts by a click on a column's head, offline.
+"""Every CSV table as one HTML file that sorts by a click on a column's head, and shows a model alone, offline.
 
     python -m workflow.tradeoff.report.htmltables --tables results/demo/tables --output results/demo/tables/html
 
@@ -27,8 +27,9 @@ th { position: sticky; top: 0; }
 th button { all: unset; cursor: pointer; font-weight: 600; } th button:focus-visible { outline: 2px solid #0072B2; }
 th[aria-sort=ascending] button::after { content: " \\25B2"; }
 th[aria-sort=descending] button::after { content: " \\25BC"; }
-tbody tr:hover { background: #f3f6f9; }
+tbody tr:hover { background: #f3f6f9; } label { margin-right: 1.2rem; } @media print { p.choose { display: none; } }
 """
+CHOSEN_BY = ("model", "variant", "status", "scenario", "convention", "load")  # columns whose rows can be shown alone
 LONG = 40  # characters of a text that is broken into lines, in a column wide enough to read it
 # the value to sort by stands in data-v, so that 10 follows 9 and an empty cell comes last either way
 SCRIPT = """
@@ -44,6 +45,19 @@ document.querySelectorAll("th button").forEach(function (button) {
       var order = isNaN(x) || isNaN(y) ? a[0].localeCompare(b[0]) : x - y;
       return down ? -order : order;
     }).forEach(function (pair) { body.appendChild(pair[1]); });
+  });
+});
+var choices = Array.from(document.querySelectorAll("select"));
+choices.forEach(function (choice) {
+  choice.addEventListener("change", function () {
+    var rows = Array.from(document.querySelector("tbody").rows);
+    rows.forEach(function (row) {
+      row.hidden = !choices.every(function (other) {
+        return other.value === "" || row.cells[other.dataset.column].dataset.v === other.value;
+      });
+    });
+    var shown = rows.filter(function (row) { return !row.hidden; }).length;
+    document.querySelector("output").textContent = shown + " of " + rows.length + " rows";
   });
 });
 """
@@ -67,7 +81,7 @@ def page(table: pd.DataFrame, title: str, note: str) -> str:
 <body>
 <h1>{html.escape(title)}</h1>
 <p>{html.escape(note)}</p>
-<div class="wide"><table>
+{_choices(table)}<div class="wide"><table>
 <thead><tr>{heads}</tr></thead>
 <tbody>
 {lines}
@@ -77,6 +91,18 @@ def page(table: pd.DataFrame, title: str, note: str) -> str:
 </body>
 </html>
 """
+
+
+def _choices(table: pd.DataFrame) -> str:
+    """A list of values for each column by which rows can be shown alone; nothing where there is no choice."""
+    lists = []
+    for place, name in enumerate(table.columns):
+        values = sorted(table[name].dropna().astype(str).unique()) if name in CHOSEN_BY else []
+        if 1 < len(values) < len(table):
+            options = "".join(f"<option>{html.escape(value)}</option>" for value in values)
+            every = '<option value="">all</option>'
+            lists.append(f'<label>{html.escape(name)} <select data-column="{place}">{every}{options}</select></label>')
+    return f'<p class="choose">{"".join(lists)}<output>{len(table)} rows</output></p>\n' if lists else ""
 
 
 def _number_class(is_number: bool) -> str:
