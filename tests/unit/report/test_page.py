@@ -110,6 +110,22 @@ def test_the_peak_is_the_higher_one(path):
     assert (shown[ok] >= frame.loc[ok, "peak_mb"]).all() and (shown[ok] >= frame.loc[ok, "load_peak_mb"]).all()
 
 
+def test_of_more_models_each_has_a_section(tmp_path, path):
+    text = make(tmp_path, models=3, variants=NAMES).read_text()
+    part = text[text.index("## The table behind it") : text.index("## The trade-off")]
+    models = ["tiny-a", "tiny-b", "medium-c"]
+    assert re.findall(r"^### (.*)$", part, flags=re.M) == models
+    assert f"for each model: {', '.join(f'[{model}](#{model})' for model in models)}." in part
+    assert (
+        part.count("| scenario | best |")
+        == part.count("| variant | what it is |")
+        == text.count("| scenario | best |")
+        == 3
+    )
+    assert report.anchor("tinyllama-1.1b") == "#tinyllama-11b"
+    assert not report.sections(pd.read_csv(path.parent / "tables/summary.csv"))
+
+
 def test_a_scenario_table_for_each_model(path):
     text = path.read_text()
     part = text[text.index("### Scenarios") : text.index("### Precision selection")]

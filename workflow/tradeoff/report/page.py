@@ -17,6 +17,7 @@ from workflow.tradeoff.variants import VARIANTS
 from workflow.tradeoff.words import OBJECTIVES, number
 
 SOURCE = ("source", "repo", "config", "split", "revision", "package", "member", "path", "sha256")
+TOGETHER = 2  # models whose rows stand in one table
 REQUIRED = ("summary", "benchmark", "onnx", "perplexity", "degradation", "accuracy_drop", "launch", "pareto")
 
 
@@ -97,6 +98,17 @@ def main_table(summary: pd.DataFrame, decision: Mapping) -> pd.DataFrame:
     )
 
 
+def sections(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The main table's rows by model where there are more models than one table shows well; else nothing."""
+    models = dict.fromkeys(table["model"])
+    return {model: table[table["model"] == model] for model in models} if len(models) > TOGETHER else {}
+
+
+def anchor(text: str) -> str:
+    """Where a link to the heading ``text`` of a Markdown page leads, as GitHub makes it of a model's name."""
+    return "#" + re.sub(r"[^a-z0-9_-]", "", text)
+
+
 def scenario_tables(decision: Mapping) -> dict[str, pd.DataFrame]:
     """Each model's scenarios: the best variant, what it gives, the runner-up, the margin, and who was refused why."""
     rows: dict[str, list[dict]] = {}
@@ -140,10 +152,12 @@ def context(options) -> dict:
     environment, corpus = read_json(options.environment), options.config.get("corpus") or {}
     deployed = read_json(options.deploy) if options.deploy else []
     summary = found["summary"]
+    told = main_table(summary, decision)
     remarks = summary[(summary["status"] == "ok") & summary["reason"].notna()]
     return {
         "tables": found,
-        "main_table": main_table(summary, decision),
+        "main_table": told,
+        "sections": sections(told),
         "scenario_tables": scenario_tables(decision),
         "scenario_words": scenario_words(decision),
         "use_cases": use_cases(decision),
@@ -205,6 +219,7 @@ def render(template: Path, values: Mapping) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"table": markdown.table, "number": number, "text": markdown.text, "rst": rst}
+    environment.filters["anchor"] = anchor
     return environment.get_template(template.name).render(**values)
 
 
