@@ -23,7 +23,7 @@ import torch
 from tests.bench.llamacpp_table import plan_of
 from workflow.tradeoff import files
 from workflow.tradeoff.engines.llamacpp import FILE, LlamaEngine
-from workflow.tradeoff.evaluate import conventions, divergence, scoring
+from workflow.tradeoff.evaluate import divergence, prose, scoring
 from workflow.tradeoff.gguf_reader import Reader
 from workflow.tradeoff.measure.sample import take
 
@@ -52,7 +52,7 @@ def quantize(args) -> None:
 
 def text_of(args, folder: str) -> Path:
     path = Path(folder) / "corpus.txt"
-    path.write_text("".join(conventions.raw_pieces(files.read_json(args.corpus)["rows"])), newline="")
+    path.write_text("".join(prose.raw_pieces(files.read_json(args.corpus)["rows"])), newline="")
     return path
 
 

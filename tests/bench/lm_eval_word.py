@@ -31,7 +31,7 @@ from transformers import AutoTokenizer
 
 from tests.bench.allocator import keep_freed_memory
 from workflow.tradeoff import engines, stats
-from workflow.tradeoff.evaluate import conventions, scoring
+from workflow.tradeoff.evaluate import conventions, prose, scoring
 from workflow.tradeoff.variants import VARIANTS
 
 THEIRS, OURS = "lm-eval", "ours"
@@ -131,7 +131,7 @@ def harness_turns(args, convention: str, batch: str, folder: Path):
     rows, starts = sampled(
         json.loads(args.corpus.read_text()), conventions.vocabulary(tokenizer, "auto"), args.max_tokens
     )
-    pages = ["\n".join(page) for page in conventions.pages(rows, starts)]
+    pages = ["\n".join(page) for page in prose.pages(rows, starts)]
     length = int(convention.partition("-")[2] or 0) or None
     size = int(batch) if batch.isdigit() else batch
     harness = Harness(args.model, pages, folder, length, size, args.device)

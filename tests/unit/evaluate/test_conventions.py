@@ -8,7 +8,8 @@ import pytest
 
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.evaluate import conventions, detokenizer
-from workflow.tradeoff.evaluate.conventions import Vocabulary, pages, plan, raw_pieces
+from workflow.tradeoff.evaluate.conventions import Vocabulary, plan
+from workflow.tradeoff.evaluate.prose import pages, raw_pieces
 from workflow.tradeoff.fetch.sources import pypi
 from workflow.tradeoff.words import convention
 

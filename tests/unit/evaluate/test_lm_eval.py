@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 from tests import tiny
 from workflow.tradeoff import engines
 from workflow.tradeoff.evaluate import cell as evaluate
-from workflow.tradeoff.evaluate import conventions, scoring
+from workflow.tradeoff.evaluate import conventions, prose, scoring
 from workflow.tradeoff.variants import VARIANTS
 
 pytest.importorskip("lm_eval")
@@ -57,7 +57,7 @@ def test_word_perplexity_is_the_harness_s(tmp_path, kind, adds_bos, length):
     plan = conventions.plan(f"word-{length}", ROWS, DOCUMENTS, vocab, 512)
     engine = engines.load(VARIANTS["torch-fp32"], folder, folder, "cpu", 1)
     ours = evaluate.figures(plan, scoring.score(engine, plan, 1024))["word_perplexity"]
-    pages = ["\n".join(page) for page in conventions.pages(ROWS, DOCUMENTS)]
+    pages = ["\n".join(page) for page in prose.pages(ROWS, DOCUMENTS)]
     (tmp_path / "task").mkdir()
     theirs, _ = Harness(folder, pages, tmp_path / "task", length, 4, "cpu").run()
     # both in float32, batched otherwise: exp of a sum over some hundred tokens, each rounded by 1e-6

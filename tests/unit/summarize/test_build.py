@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests import synthetic
+from tests import synthetic, synthetic_cells
 from workflow.tradeoff.columns import COLUMNS
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.summarize import build as summarize
@@ -64,7 +64,7 @@ def test_speedup_is_the_planted_one(whole, variant):
     summary, _ = whole
     for model in ("tiny-a", "tiny-b"):
         row = summary.loc[model, variant]
-        truth = 1 / synthetic.TRUTHS[variant][0]
+        truth = 1 / synthetic_cells.TRUTHS[variant][0]
         assert row["speedup"] == pytest.approx(truth, rel=0.03)
         assert row["speedup_low"] < truth * 1.01 and row["speedup_high"] > truth * 0.99
         assert row["speed_verdict"] == ("faster" if truth > 1 else "slower")

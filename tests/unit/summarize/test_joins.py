@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests import synthetic
+from tests import synthetic, synthetic_cells
 from workflow.tradeoff.columns import COLUMNS
 from workflow.tradeoff.summarize.__main__ import main as summarize_main
 
@@ -37,13 +37,13 @@ def digest(role, value=OTHER):
 
 
 def artifact_digest(variant: str) -> str:
-    return synthetic.digests("tiny-a", variant, VARIANTS[0])["artifact"]
+    return synthetic_cells.digests("tiny-a", variant, VARIANTS[0])["artifact"]
 
 
 def float_file(data):
     """What a float32 file in an INT8 cell's place measures like."""
     data["digests"]["artifact"] = artifact_digest("onnx-fp32-kv")
-    data["proof"] = synthetic.proof("tiny-a", "onnx-int8-kv", "not_quantized")
+    data["proof"] = synthetic_cells.proof("tiny-a", "onnx-int8-kv", "not_quantized")
 
 
 def without_past(data):

@@ -8,7 +8,8 @@ import math
 from collections.abc import Mapping
 
 from workflow.tradeoff.claims.claimfile import Claim, Interval, members
-from workflow.tradeoff.claims.consistency import Finding, inherit
+from workflow.tradeoff.claims.consistency import inherit
+from workflow.tradeoff.claims.finding import Finding
 from workflow.tradeoff.variants import VARIANTS
 
 PLAUSIBLE, IMPLAUSIBLE, NOT_CHECKABLE = "plausible", "implausible", "not_checkable"

@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 
 from workflow.tradeoff.claims import measured
 from workflow.tradeoff.claims.claimfile import Claim, Interval, members
-from workflow.tradeoff.claims.consistency import Finding, by_definition, span
+from workflow.tradeoff.claims.consistency import by_definition
+from workflow.tradeoff.claims.finding import Finding, span
 from workflow.tradeoff.claims.measured import Cells, Unmeasured
 
 REPRODUCED, NOT_REPRODUCED, NOT_COMPARABLE = "reproduced", "not reproduced", "not comparable"

@@ -12,7 +12,7 @@ from pathlib import Path
 from workflow.tradeoff import files
 from workflow.tradeoff.claims import consistency, measured, plausibility, replication
 from workflow.tradeoff.claims.claimfile import Claim
-from workflow.tradeoff.claims.consistency import Finding
+from workflow.tradeoff.claims.finding import CONSISTENT, INCONSISTENT, Finding
 from workflow.tradeoff.words import FALLS, NOT_CHECKED, STANDS
 
 # operations that plausibility, not consistency, decides
@@ -65,7 +65,7 @@ def _yes(finding: Finding) -> str:
 def verdict(root: Claim, consistent: Finding, plausible: Finding, replicated: Finding) -> tuple[str, str]:
     """(verdict, reason). root: the claim itself, or the one that it restates: saying a thing twice proves nothing."""
     against = [
-        (consistent, consistency.INCONSISTENT),
+        (consistent, INCONSISTENT),
         (plausible, plausibility.IMPLAUSIBLE),
         (replicated, replication.NOT_REPRODUCED),
     ]
@@ -76,7 +76,7 @@ def verdict(root: Claim, consistent: Finding, plausible: Finding, replicated: Fi
         return STANDS, f"reproduced: {replicated.arithmetic}"
     if any(operation in root.follows for operation in PHYSICAL) and plausible.status == plausibility.PLAUSIBLE:
         return STANDS, f"plausible: {plausible.arithmetic}"
-    if root.follows and consistent.status == consistency.CONSISTENT:
+    if root.follows and consistent.status == CONSISTENT:
         return STANDS, f"follows from the document's own numbers: {consistent.arithmetic}"
     words = [] if plausible.status == plausibility.NOT_CHECKABLE else [f"plausible: {plausible.arithmetic}"]
     return NOT_CHECKED, "; ".join([*words, consistent.arithmetic, f"not comparable: {replicated.arithmetic}"])

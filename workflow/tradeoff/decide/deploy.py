@@ -12,10 +12,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import jinja2
 import pandas as pd
 
-from workflow.tradeoff import architecture, errors, variants
+from workflow.tradeoff import architecture, errors, templates, variants
 from workflow.tradeoff.decide import headline
 from workflow.tradeoff.decide.decision import read
 from workflow.tradeoff.files import atomic_folder, read_json, read_manifest, write_json
@@ -140,15 +139,18 @@ def describe(options, entry: Mapping, row: Mapping, environment: Mapping) -> dic
     }
 
 
-def write(folder: Path, values: Mapping, model: Path, templates: jinja2.Environment) -> None:
-    """The folder of one winner: README.md, and a program with the model's tokenizer where no server has its own."""
+def write(folder: Path, values: Mapping, model: Path, pages) -> None:
+    """The folder of one winner, of the templates ``pages``.
+
+    README.md, and a program with the model's tokenizer where no server has its own.
+    """
     folder.mkdir(parents=True)
-    (folder / "README.md").write_text(templates.get_template("README.md.j2").render(**values))
+    (folder / "README.md").write_text(pages.get_template("README.md.j2").render(**values))
     if values["way"] == "llama-server":
         return
     from transformers import AutoTokenizer
 
-    (folder / PROGRAM).write_text(templates.get_template(f"{values['way']}.py.j2").render(**values))
+    (folder / PROGRAM).write_text(pages.get_template(f"{values['way']}.py.j2").render(**values))
     tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True, trust_remote_code=False)
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
 
@@ -166,25 +168,19 @@ def main(argv: list[str]) -> None:
     decision, environment = read_json(options.tables / "decision.json"), read_json(options.environment)
     options.machine = decision["machine"]
     rows = {(row["model"], row["variant"]): row for row in read(options.tables)[0]}
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(options.templates),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    pages = templates.folder(options.templates)
     deployed = []
     with atomic_folder(options.output) as temporary:
         for entry in winners(decision):
             model, variant = entry["model"], entry["variant"]
             values = describe(options, entry, rows[model, variant], environment)
-            write(temporary / model / variant, values, options.results / "models" / model, templates)
+            write(temporary / model / variant, values, options.results / "models" / model, pages)
             names = [one["scenario"] for one in entry["asked"]]
             told = {key: values[key] for key in ("model", "variant", "words", "way", "command")}
             told |= {"readme": f"{options.output.name}/{model}/{variant}/README.md", "scenarios": names}
             deployed.append({**told, "digest": values["manifest"]["digest"]})
         write_json(temporary / "deploy.json", deployed)
-        index = templates.get_template("index.md.j2").render(study=options.study, deployed=deployed)
+        index = pages.get_template("index.md.j2").render(study=options.study, deployed=deployed)
         (temporary / "README.md").write_text(index)
         leading = first_of_models(deployed)
         lines = [f"To serve {one['model']} as {one['variant']}:\n    {one['command']}\n" for one in leading]

@@ -34,7 +34,7 @@ import numpy as np
 
 from workflow.tradeoff import architecture
 from workflow.tradeoff.errors import UserError
-from workflow.tradeoff.evaluate import detokenizer
+from workflow.tradeoff.evaluate import detokenizer, prose
 from workflow.tradeoff.words import convention
 
 STUDY_ROWS, STUDY_CHARACTERS, STUDY_TOKENS = 50, 50, 512
@@ -152,14 +152,14 @@ def plan(
         result = _study(rows, vocab, context)
     elif name == "llama.cpp":
         wanted = max_tokens and (max_tokens // (LLAMA_CPP_TOKENS // 2 - 1) + 1) * LLAMA_CPP_TOKENS
-        ids = [*vocab.head, *_beginning(raw_pieces(rows), vocab.encode, wanted)]
+        ids = [*vocab.head, *_beginning(prose.raw_pieces(rows), vocab.encode, wanted)]
         windows = _llama_cpp(ids, vocab.bos)
         result = Plan(name, _first(windows, max_tokens), vocab.decision, RAW, LLAMA_CPP_TOKENS)
     else:
         length = int(match["windows"] or match["length"])
         step = int(match["stride"] or length)
         wanted = max_tokens and length + (max_tokens // min(step, length - 1) + 1) * step
-        ids = [*vocab.head, *_beginning(_between(rows, "\n\n"), vocab.encode, wanted)]
+        ids = [*vocab.head, *_beginning(prose.between(rows, "\n\n"), vocab.encode, wanted)]
         windows = _strided(ids, length, int(match["stride"])) if match["stride"] else _windows(ids, length)
         result = Plan(name, _first(windows, max_tokens), vocab.decision, BLANK_LINE, length)
     if not result.windows:
@@ -208,12 +208,6 @@ def _beginning(pieces: Iterable[str], encode: Callable, wanted: int | None) -> S
         before, aim = ids[:wanted], 2 * size
 
 
-def _between(rows: Iterable[str], join: str) -> Iterator[str]:
-    """Pieces of the text of ``rows`` with ``join`` between them."""
-    for index, row in enumerate(rows):
-        yield join + row if index else row
-
-
 def _array(ids: Sequence[int]) -> np.ndarray:
     return np.asarray(ids, dtype=np.int64)
 
@@ -260,7 +254,7 @@ def _word(
     if vocab.prefix is None:
         raise UserError(f"evaluate.conventions: {name!r} needs a BOS or EOS token and the model's tokenizer has none")
     windows, words, scored = [], 0, 0
-    for block, lines in enumerate(pages(rows, documents)):
+    for block, lines in enumerate(prose.pages(rows, documents)):
         if max_tokens:
             lines = _shortest(lines, vocab, max_tokens - scored)
         page = "\n".join(lines)
@@ -292,37 +286,3 @@ def _rolling(ids: list[int], prefix: int, length: int) -> Iterator[tuple[list[in
     for start in range(0, len(ids), length):
         stop = min(start + length, len(ids))
         yield stream[max(0, stop - length) : stop + 1], stop - start
-
-
-def lines_of(rows: Iterable[str]) -> Iterator[str]:
-    """The lines of the raw text. WikiText's rows keep their newline, and its row "" is a line of one space."""
-    if any(row.endswith("\n") for row in rows):
-        return (row.removesuffix("\n") if row else " " for row in rows)
-    return iter(rows)
-
-
-def raw_pieces(rows: Iterable[str]) -> Iterator[str]:
-    """Pieces of the text before it was cut into rows; of WikiText's rows, the published file byte for byte."""
-    yield from _between(lines_of(rows), "\n")
-    if any(row.endswith("\n") for row in rows):
-        yield "\n"
-
-
-def pages(rows: Iterable[str], documents: Sequence[int]) -> Iterator[list[str]]:
-    """The lines of each document, as lm-eval's data set has them: the last one keeps the text's last newline.
-
-    What stands before the first document is one of its own.
-    """
-    starts, page, last = iter([*documents, None]), [], ""
-    start = next(starts)
-    for index, (row, line) in enumerate(zip(rows, lines_of(rows), strict=True)):
-        while start is not None and index >= start:
-            if any(map(str.strip, page)):
-                yield page
-            page, start = [], next(starts)
-        page.append(line)
-        last = row
-    if last.endswith("\n"):
-        page.append("")
-    if any(map(str.strip, page)):
-        yield page

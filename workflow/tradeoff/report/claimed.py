@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from workflow.tradeoff import templates
 from workflow.tradeoff.errors import UserError
 
 TEMPLATE = Path(__file__).resolve().parents[3] / "report" / "claims.md.j2"
@@ -30,10 +31,5 @@ def counts(rows: Iterable[Mapping]) -> Counter:
 
 def section(rows: Sequence[Mapping]) -> str:
     """The report's section on the claims, in Markdown, from the rows of claims.csv."""
-    import jinja2
-
-    loader = jinja2.FileSystemLoader(TEMPLATE.parent)
-    environment = jinja2.Environment(
-        loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    return environment.get_template(TEMPLATE.name).render(claims=rows, claim_counts=counts(rows))
+    found = templates.folder(TEMPLATE.parent).get_template(TEMPLATE.name)
+    return found.render(claims=rows, claim_counts=counts(rows)).removesuffix("\n")

@@ -6,10 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import jinja2
 import pandas as pd
 
-from workflow.tradeoff import columns
+from workflow.tradeoff import columns, templates
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.files import read_json
 from workflow.tradeoff.report import claimed, launch_words, markdown, show
@@ -211,16 +210,8 @@ def _links(folder: Path, start: Path, pattern: str) -> dict[str, str]:
 
 def render(template: Path, values: Mapping) -> str:
     """The report; a name that the template does not know is an error, not a gap."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(template.parent),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"table": markdown.table, "number": number, "text": markdown.text, "rst": rst}
-    environment.filters["anchor"] = anchor
-    return environment.get_template(template.name).render(**values)
+    filters = {"table": markdown.table, "number": number, "text": markdown.text, "rst": rst, "anchor": anchor}
+    return templates.folder(template.parent, filters).get_template(template.name).render(**values)
 
 
 def rst(text: str) -> str:
