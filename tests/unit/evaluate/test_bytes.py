@@ -8,7 +8,7 @@ import pytest
 
 from tests import tiny
 from tests.scored import ROWS
-from tests.unit.evaluate.test_cell import Fake, Stage
+from tests.unit.evaluate.stage import Fake, Stage
 from workflow.tradeoff import engines, files
 from workflow.tradeoff.errors import UserError
 
