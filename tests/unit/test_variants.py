@@ -64,7 +64,7 @@ def test_variants_of_one_recipe_share_its_files_and_others_do_not():
     other = {**G128, "options": {"provider": "cpu"}}
     assert build("a", G128).artifact == build("b", other).artifact
     assert build("a", G128).artifact != VARIANTS["onnx-int4-kv"].artifact
-    spelt_out = {"engine": "onnx", "recipe": {"quantizer": "matmul-nbits", "bits": 4, "block": 32}}
+    spelt_out = {"engine": "onnx", "recipe": {"quantizer": "matmul-nbits", "bits": 4, "block": 32, "wider": "mix"}}
     assert build("c", spelt_out).artifact == VARIANTS["onnx-int4-kv"].artifact
 
 

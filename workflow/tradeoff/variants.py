@@ -71,6 +71,11 @@ class Variant:
         return 0 if self.checkpoint else int(self.recipe.get("bits", 8))
 
     @property
+    def mixed(self) -> bool:
+        """Whether some matrices are kept wider than ``bits``, by name."""
+        return self.recipe.get("wider", "none") != "none"
+
+    @property
     def quantized(self) -> bool:
         return self.bits < 16
 
@@ -117,6 +122,7 @@ class Variant:
     def words(self) -> str:
         """What runs, for people who do not know its name: ``ONNX Runtime, 4-bit weights``."""
         weights = f"{self.bits}-bit weights" if self.bits else "weights as published"
+        weights += ", some of 8 bits" if self.mixed else ""
         return f"{schema()['engines'][self.engine]['title']}, {weights}"
 
     def option(self, key, default=None):

@@ -13,7 +13,7 @@ from workflow.tradeoff import engines, files
 from workflow.tradeoff.engines.onnx import profile_proof
 from workflow.tradeoff.engines.onnx_graph import graph_proof
 from workflow.tradeoff.errors import CellFailure
-from workflow.tradeoff.prepare import dynamic, export, onnx_file, quantize
+from workflow.tradeoff.prepare import dynamic, export, matmul_nbits, onnx_file, quantize
 from workflow.tradeoff.variants import VARIANTS, build
 
 KINDS = ("gpt2", "llama")
@@ -114,8 +114,9 @@ def test_without_past_keys_and_values_there_is_no_batch(artifacts):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["onnx-int8", "onnx-int8-kv", "onnx-int4-kv"])
 def test_every_linear_weight_is_quantized_gpt2s_gemm_among_them(artifacts, kind, name):
-    proof = graph_proof(file(artifacts, kind, name), 4 if "int4" in name else 8)
+    proof = graph_proof(file(artifacts, kind, name), 0 if "int4" in name else 8)
     assert proof["quantized_fraction"] == 1.0
+    assert set(proof["weights_by_bits"]) == ({"4", "8"} if "int4" in name else {"8"})
     float32 = graph_proof(file(artifacts, kind, "onnx-fp32-kv"), 8)
     assert proof["linear_weights"] == float32["linear_weights"]
     assert float32["quantized_fraction"] == 0.0
@@ -165,9 +166,11 @@ def test_a_large_model_stays_in_external_data_and_is_the_same(artifacts, tmp_pat
     assert all(np.array_equal(found[name], array) for name, array in expected.items())
 
 
-def test_int4_rounds_each_weight_to_the_nearest_step_of_its_block(artifacts):
+def test_int4_rounds_each_weight_to_the_nearest_step_of_its_block(artifacts, tmp_path):
     """The oracle unpacks the nibbles by hand: two weights a byte, low one first, 8 is zero, blocks of 32 along K."""
-    graph, quantized = weights(file(artifacts, "llama", "onnx-int4-kv"))
+    recipe = {"quantizer": "matmul-nbits", "bits": 4}
+    make(artifacts / "llama" / "onnx-fp32-kv", build("own", {"engine": "onnx", "recipe": recipe}), tmp_path / "own")
+    graph, quantized = weights(tmp_path / "own" / "model.onnx")
     _, original = weights(file(artifacts, "llama", "onnx-fp32-kv"))
     products = [node for node in graph.node if node.op_type == "MatMulNBits"]
     assert len(products) == 15
@@ -183,6 +186,59 @@ def test_int4_rounds_each_weight_to_the_nearest_step_of_its_block(artifacts):
         assert (np.abs(restored - original[name]) <= steps * 1.001).all()
         used = steps > 0  # the padding token's row of a tied head is all zero
         assert np.median(np.abs(restored - original[name])[used] / steps[used]) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("kind", "wide"),
+    [
+        ("llama", ["0/mlp/down_proj", "0/self_attn/v_proj", "1/mlp/down_proj", "1/self_attn/v_proj", "lm_head"]),
+        ("gpt2", ["0/attn/c_attn", "0/mlp/c_proj", "1/attn/c_attn", "1/mlp/c_proj", "lm_head"]),
+    ],
+)
+def test_a_mixed_recipe_keeps_8_bits_where_it_says_so_and_there_alone(artifacts, tmp_path, kind, wide):
+    """Of two layers the rule of llama.cpp's mixes takes each: none is in the first eighth, the last is in the last."""
+    for which in ("head", "mix"):
+        recipe = {"quantizer": "matmul-nbits", "bits": 4, "wider": which}
+        made = tmp_path / kind / which
+        make(artifacts / kind / "onnx-fp32-kv", build("own", {"engine": "onnx", "recipe": recipe}), made)
+        graph, _ = weights(made / "model.onnx")
+        told = {
+            node.name: attribute.i
+            for node in graph.node
+            if node.op_type == "MatMulNBits"
+            for attribute in node.attribute
+            if attribute.name == "bits"
+        }
+        eight = {name for name, bits in told.items() if bits == 8}
+        expected = [part for part in wide if more(part)] if which == "mix" else ["lm_head"]
+        assert len(eight) == len(expected) and set(told.values()) == {4, 8}
+        assert all(any(part in name for name in eight) for part in expected), eight
+
+
+def more(part: str) -> bool:
+    """Whether the head, or a matrix of one of two layers, is kept wider, by hand."""
+    return part == "lm_head" or part.startswith("1")
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("/model/layers.29/self_attn/v_proj/MatMul", True),
+        ("/model/layers.29/self_attn/q_proj/MatMul", False),
+        ("/model/layers.29/mlp/gate_proj/MatMul", False),
+        ("/transformer/h.29/mlp/dense_4h_to_h/MatMul", True),
+        ("/transformer/h.29/self_attention/query_key_value/MatMul", True),
+        ("/transformer/h.29/attn/c_proj/MatMul", False),  # the way out of attention, not of the MLP
+        ("/model/decoder/layers.29/fc2/MatMul", True),
+        ("/model/decoder/layers.29/fc1/MatMul", False),
+        ("/gpt_neox/layers.29/attention/query_key_value/Gemm_MatMul", True),
+        ("/model/layers.3/mlp/down_proj/MatMul", False),  # neither in an eighth at the ends nor a third between
+    ],
+)
+def test_the_matrices_that_matter_are_known_by_the_names_of_each_family(name, kept):
+    names = [name, "/model/layers.29/self_attn/o_proj/MatMul", "/model/layers.29/mlp/down_proj/MatMul", "/lm_head"]
+    assert (name in matmul_nbits.wider(names, "mix")) == kept
+    assert matmul_nbits.wider(names, "head") == {"/lm_head"} and matmul_nbits.wider(names, "none") == set()
 
 
 SETTINGS = [

@@ -165,7 +165,9 @@ class OnnxEngine:
         return [batch if at == 0 else length if isinstance(size, str) else size for at, size in enumerate(entry.shape)]
 
     def proof(self) -> dict:
-        proof = graph_proof(self.path, self.variant.bits)
+        proof = graph_proof(self.path, 0 if self.variant.mixed else self.variant.bits)
+        if self.variant.mixed:
+            proof["counted"] = f"of {self.variant.bits} or 8 bits"
         proof["cache"] = bool(self.past)
         proof.update(self._profile())
         return proof

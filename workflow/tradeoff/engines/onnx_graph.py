@@ -1,7 +1,7 @@
 """What an ONNX file holds: its weights by dtype, its nodes, and the share of its matrices that is quantized."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def graph_proof(path: Path, bits: int) -> dict:
     """What ``Engine.proof`` says of the weights, and ``nodes``, read from a model file.
 
     bits: of a weight as the variant's name says it; weights stored in other widths count as not quantized. 0: as a
-    published file has them, any below 16.
+    published file or a mixed recipe has them, any below 16.
     """
     graph = onnx.load(path, load_external_data=False).graph
     nodes = list(every_node(graph))
@@ -63,7 +63,16 @@ def graph_proof(path: Path, bits: int) -> dict:
         "linear_weights": total,
         "linear_quantized": quantized,
         "quantized_fraction": quantized / total if total else 0.0,
+        "weights_by_bits": by_bits(matrices),
     }
+
+
+def by_bits(matrices: Mapping[str, tuple[int, int]]) -> dict[str, int]:
+    """Weights of the products' matrices by the bits that each is stored in."""
+    counts: Counter = Counter()
+    for count, bits in matrices.values():
+        counts[str(bits)] += count
+    return dict(counts)
 
 
 def every_node(graph) -> Iterator:

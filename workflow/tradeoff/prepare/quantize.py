@@ -28,7 +28,8 @@ def main(argv: list[str]) -> None:
     with files.atomic_folder(args.output) as folder:
         target = folder / "model.onnx"
         quantizer.quantize(args.input / "model.onnx", target, args.recipe)
-        proof = graph_proof(target, args.recipe.get("bits", 8))
+        mixed = args.recipe.get("wider", "none") != "none"
+        proof = graph_proof(target, 0 if mixed else args.recipe.get("bits", 8))
         print({key: proof[key] for key in ("weight_bytes", "quantized_fraction")})
         files.write_manifest(
             folder,
