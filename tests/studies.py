@@ -153,7 +153,10 @@ def make(folder: Path, trained: bool = True) -> Study:
             "format": "wikitext",
             "license": "written for the tests",
         },
-        "measure": {"pairs": 2, "prompt_tokens": 8, "new_tokens": 6, "study_runs": 1, "budget_s": 1, "lost_share": 9},
+        "measure": {
+            **{"pairs": 2, "prompt_tokens": 8, "new_tokens": 6, "study_runs": 1, "budget_s": 1, "lost_share": 9},
+            "loads": [{"sequences": 2, "name": "pair"}],
+        },
         "evaluate": {
             "conventions": ["windows-64", "study"],
             "max_tokens": 1024,

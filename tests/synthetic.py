@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.synthetic_cells import CORPUS, ENVIRONMENT, MODELS, digest, quality, speed
+from tests.synthetic_cells import CORPUS, ENVIRONMENT, MODELS, digest, quality, speed, under_load
 from workflow.tradeoff.files import sha256, write_json
 from workflow.tradeoff.loaded import corpus_digest
 
@@ -35,6 +35,8 @@ GPU_VARIANTS = (
     "bnb-nf4-graph",
     "int8-graph",
 )
+# further loads: name, sequences, prompt tokens, new tokens
+LOADS = (("4x32+32", 4, 32, 32), ("16x32+32", 16, 32, 32), ("1x1024+32", 1, 1024, 32))
 
 
 @dataclass
@@ -69,13 +71,16 @@ def write(
     replicates: int = 5,
     protocols: tuple[str, ...] = ("standard", "study"),
     environment: dict | None = None,
+    loads: tuple = (),
 ) -> Study:
     """Write a study of the first ``models`` MODELS; ``faults`` maps (model, variant) to a fault.
 
-    Faults: out_of_memory, unsupported, error (the cell failed while measured), quality_error (while
-    evaluated), not_quantized, fell_back, nan (NLL not finite), garbage (the text is another model's),
-    other_machine, noisy, disturbed, random (no accuracy: not_applicable). environment: fields that differ from
-    ENVIRONMENT; with ``"device": "cuda"`` each cell has a profile of its kernels.
+    Faults: out_of_memory, unsupported, error (the cell failed while measured), quality_error (while evaluated),
+    out_of_memory_16 (the cell failed at 16 sequences alone), not_quantized, fell_back, nan (NLL not finite), garbage
+    (the text is another model's), other_machine, noisy, disturbed, random (no accuracy: not_applicable). environment:
+    fields that differ from
+    ENVIRONMENT; with ``"device": "cuda"`` each cell has a profile of its kernels. loads: further ones, (name,
+    sequences, prompt tokens, new tokens) each.
     """
     folder = Path(folder)
     faults = faults or {}
@@ -101,7 +106,10 @@ def write(
             fault = faults.get((model, variant))
             rng = np.random.default_rng([seed, list(MODELS).index(model), sum(map(ord, variant))])
             path = folder / "speed" / model / f"{variant}.json"
-            write_json(path, speed(model, variant, variants[0], fault, rng, replicates, protocols, where))
+            found = speed(model, variant, variants[0], fault, rng, replicates, protocols, where)
+            if loads and "protocols" in found:
+                found["loads"] = [under_load(found, load, fault, rng) for load in loads]
+            write_json(path, found)
             study.speed.append(path)
             path = folder / "quality" / model / f"{variant}.json"
             data, arrays = quality(model, variant, variants[0], fault, seed, where)

@@ -37,6 +37,9 @@ KERNELS = {
     "int8-graph": (310, 0.06),
 }
 
+# how seconds per token relative to the baseline grow with the batch: by this power of it
+BATCH_POWERS = {"bnb-int8": -0.5, "onnx-int8-kv": 0.5, "onnx-int4-kv": 0.9}
+
 MODELS = {"tiny-a": 1.3e8, "tiny-b": 8.2e7, "medium-c": 1.1e9, "medium-d": 1.24e9}
 
 ENVIRONMENT = {
@@ -133,6 +136,31 @@ def speed(model, variant, baseline, fault, rng, replicates, protocols, where=ENV
         "bandwidth": {"bytes_per_s": 3e12 if on_gpu else 14e9, "method": "read of 1 GB"},
         "environment": environment,
     }
+
+
+def under_load(found, load, fault, rng) -> dict:
+    """An entry of ``loads`` of a speed file: the standard load's samples, slower as the batch and the prompt grow."""
+    name, sequences, prompt, new = load
+    entry = {"name": name, "sequences": sequences, "prompt_tokens": prompt, "new_tokens": new}
+    if fault == "out_of_memory_16" and sequences == 16:
+        return {**entry, "status": "out_of_memory", "reason": "planted out_of_memory"}
+    power = BATCH_POWERS.get(found["variant"], 0.0)
+    standard = found["protocols"]["standard"]
+    runs = []
+    for run in standard["replicates"]:
+        # of the baseline itself, the cell is the baseline
+        slower = sequences**0.3 * (sequences**power if run["role"] == "cell" else 1)
+        taken = []
+        for sample in run["samples"]:
+            times = [seconds * slower * (1 + rng.normal(0, 0.005)) for seconds in sample["itl_s"]]
+            taken.append({**sample, "itl_s": times, "ttft_s": sample["ttft_s"] * sequences * prompt / 32})
+        runs.append({**run, "samples": taken})
+    bytes_ = {"cache_bytes": sequences * 900_000 * prompt // 32, "cache_length": prompt + new}
+    kept = ("load_peak_bytes", "decode_peak_bytes", "before_load_bytes", "kind")
+    return {
+        **entry, "status": "ok", "reason": "", "pairing": standard["pairing"], "pairing_reason": "",
+        "memory": {key: found["memory"][key] for key in kept} | bytes_, "replicates": runs,
+    }  # fmt: skip
 
 
 def kernels(variant, base) -> dict:

@@ -25,7 +25,7 @@ STUDY_TABLES = {
     "efficiency_matrix": "speed_efficiency memory_efficiency accuracy_pct overall_efficiency",
 }
 FIGURES = ["tradeoff", "speed", "latency", "growth", "memory", "perplexity", "delta_nll", "divergence", "roofline"]
-FIGURES += ["launch", "claims"]
+FIGURES += ["launch", "claims", "loads"]
 CELLS = {
     "llama/torch-fp32",
     "llama/bnb-int8",
@@ -134,6 +134,20 @@ def test_every_log_opens_with_where_it_ran(finished):
     assert len(logs) > 30
     for log in logs:
         assert log.read_text().startswith("image: host"), log
+
+
+def test_a_batch_is_measured_and_what_has_none_says_so(finished):
+    rows = {(row["model"], row["variant"], row["load"]): row for row in table(finished, "loads")}
+    assert {load for *_, load in rows} == {"standard", "pair"} and len(rows) == 2 * len(CELLS)
+    for (model, variant, load), row in rows.items():
+        if load == "pair" and variant in ("onnx-fp32", "onnx-int8"):
+            assert row["status"] == "unsupported" and "nobody serves a batch so" in row["reason"]
+            continue
+        assert row["status"] == "ok" and float(row["speedup"]) > 0, (model, variant, load, row["reason"])
+        assert float(row["tokens_per_s"]) == pytest.approx((1 + (load == "pair")) * float(row["tokens_per_s_each"]))
+    raw = json.loads((finished.results / "speed/llama/bnb-int8.json").read_text())["loads"][0]
+    assert {run["role"] for run in raw["replicates"]} == {"cell", "baseline"}
+    assert "## Under load" in (finished.results / "report.md").read_text()
 
 
 def test_cells_and_baselines_alternate(finished):

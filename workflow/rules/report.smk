@@ -20,11 +20,13 @@ FIGURES = [
     "divergence",
     "roofline",
     "launch",
+    "loads",
 ]
 TABLES = [*SUMMARY_TABLES, *DECISION_TABLES, "claims"]
 CATEGORIES = {
     "Answer": {"summary", "tradeoff", *DECISION_TABLES},
     "Speed": {"speed", "latency", "itl", "growth", "speed_by_precision", "roofline", "launch"},
+    "Under load": {"loads", "crossings"},
     "Memory": {"memory", "memory_by_precision", "resources"},
     "Accuracy": {"perplexity", "delta_nll", "divergence", "conventions", "degradation", "accuracy_drop", "generated"},
     "Proof": {"proof"},

@@ -29,6 +29,8 @@ SUMMARY_TABLES = [
     "generated",
     "proof",
     "resources",
+    "loads",
+    "crossings",
 ]
 
 

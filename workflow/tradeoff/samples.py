@@ -21,6 +21,11 @@ def first_token_seconds(sample: Sample) -> float:
     return sample["ttft_s"]
 
 
+def throughput(sample: Sample) -> float:
+    """New tokens a second of one sequence over the whole generation, the prompt's time included."""
+    return (len(sample["itl_s"]) + 1) / (sample["ttft_s"] + sum(sample["itl_s"]))
+
+
 def study_rate(sample: Sample) -> float:
     """Tokens a second by the study's protocol: new tokens over the seconds of the whole call."""
     return sample["new_tokens"] / sample["total_s"]

@@ -42,7 +42,7 @@ def words(path):
     return "\n".join("".join(node.itertext()) for node in ET.parse(path).iter("{http://www.w3.org/2000/svg}text"))
 
 
-@pytest.mark.parametrize("name", sorted(set(figures.FIGURES) - {"launch"}))
+@pytest.mark.parametrize("name", sorted(set(figures.FIGURES) - {"launch", "loads"}))
 def test_figure_is_labelled_and_deterministic(four, tmp_path, name):
     for output in (tmp_path / "one.svg", tmp_path / "two.svg"):
         figures.main([name, "--tables", str(four), "--output", str(output)])
@@ -60,6 +60,18 @@ def test_a_study_without_figures_still_draws(failed, tmp_path, name):
     figures.main([name, "--tables", str(failed), "--output", str(tmp_path / "figure.svg")])
     text = words(tmp_path / "figure.svg")
     assert text
+
+
+def test_loads_are_drawn_over_the_batch_and_the_prompt(tmp_path):
+    names = ("torch-fp32", "bnb-int8", "onnx-int8-kv")
+    folder = tables(tmp_path, variants=names, faults={("tiny-a", "bnb-int8"): "unsupported"}, loads=synthetic.LOADS)
+    panels = figures.loads(folder).axes[:2]
+    titles = [axis.get_title(loc="left") for axis in panels]
+    assert titles == ["tiny-a: over the batch", "tiny-a: over the prompt"]
+    for axis, places in zip(panels, ([1, 4, 16], [32, 1024]), strict=True):
+        assert axis.get_xticks().tolist() == places
+        drawn = [line for line in axis.lines if line.get_linestyle() != "None"]
+        assert [line.get_xdata().tolist() for line in drawn] == [places] * 2
 
 
 def test_launch_overhead_is_drawn_where_graphs_ran(four, tmp_path):

@@ -136,6 +136,18 @@ def test_a_scenario_table_for_each_model(path):
     assert "planted" not in part  # the reason of a failure stands once, with its cell
 
 
+def test_loads_have_a_section_only_where_several_were_measured(path, tmp_path):
+    assert "## Under load" not in path.read_text()
+    text = make(tmp_path, loads=synthetic.LOADS, faults={("tiny-a", "bnb-nf4"): "out_of_memory_16"}).read_text()
+    part = text[text.index("## Under load") : text.index("## Memory")]
+    check_no_holes(part)
+    assert "- **tiny-a, over the batch, 1 to 16 (32 prompt tokens, 32 new tokens)**: " in part
+    assert "onnx-int8-kv is ahead of torch-fp32 up to " in part
+    assert "(1 sequence, 32 new tokens)**: no two of the 9 variants with a curve change places." in part
+    assert "- **tiny-a/bnb-nf4** at 16x32+32: out of memory: planted out_of_memory" in part
+    assert part.count("\n| tiny-a |") == 9 * 4 and "| compute-bound |" in part
+
+
 def test_the_main_table_names_what_each_cell_is_best_for(path):
     text = path.read_text()
     line = next(line for line in text.splitlines() if line.startswith("| tiny-a | onnx-int8-kv |"))

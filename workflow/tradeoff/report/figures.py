@@ -18,6 +18,7 @@ from matplotlib.patches import Patch
 from workflow.tradeoff import errors, variants
 from workflow.tradeoff.report import style
 from workflow.tradeoff.report.figures_launch import launch
+from workflow.tradeoff.report.figures_loads import loads
 from workflow.tradeoff.report.figures_scatter import growth, roofline
 from workflow.tradeoff.report.figures_tradeoff import WIDEST, tradeoff
 from workflow.tradeoff.words import number
@@ -229,6 +230,7 @@ FIGURES = {
     "growth": growth,
     "roofline": roofline,
     "launch": launch,
+    "loads": loads,
 }
 
 

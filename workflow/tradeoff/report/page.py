@@ -127,6 +127,20 @@ def scenario_words(decision: Mapping) -> dict[str, str]:
     }
 
 
+def under_load(found: Mapping[str, pd.DataFrame]) -> dict | None:
+    """The table of loads, each in one column of words, and what crosses; None where one load was measured."""
+    loads = found.get("loads", pd.DataFrame())
+    if loads.empty or loads["load"].nunique() < 2:
+        return None
+    crossed = found["crossings"]
+    unit = {"sequences": "the batch", "prompt_tokens": "the length of the prompt"}
+    words: dict[str, list[str]] = {}
+    for row in crossed.to_dict("records"):
+        head = f"{row['model']}, over {unit[row['over']]}, {row['from']} to {row['to']} ({row['at']})"
+        words.setdefault(head, []).append(row["words"])
+    return {"table": loads.assign(state=loads["status"].str.replace("_", " ")), "crossings": words}
+
+
 def use_cases(decision: Mapping) -> pd.DataFrame:
     """One row per use case with the chosen cell of every model."""
     rows: dict[str, dict] = {}
@@ -160,6 +174,7 @@ def context(options) -> dict:
         "scenario_tables": scenario_tables(decision),
         "scenario_words": scenario_words(decision),
         "use_cases": use_cases(decision),
+        "under_load": under_load(found),
         "launch_words": launch_words.paragraphs(found["launch"]),
         "remarks": remarks.to_dict("records"),
         "notes": {name: entry["note"] for name, entry in notes.items()},

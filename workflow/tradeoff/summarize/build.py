@@ -11,7 +11,7 @@ import pandas as pd
 from workflow.tradeoff.columns import COLUMNS
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.files import atomic_file, write_json
-from workflow.tradeoff.summarize import details, gates, launch, notes, rows, tables
+from workflow.tradeoff.summarize import crossings, details, gates, launch, notes, rows, tables, under_load
 from workflow.tradeoff.summarize.cells import Cell
 
 DIGITS = "%.10g"
@@ -25,7 +25,7 @@ LATENCY = (
 TABLES = (  # the files that this stage writes, beside notes.json
     "summary", "benchmark", "onnx", "perplexity", "degradation", "accuracy_drop", "speed_by_precision",
     "memory_by_precision", "efficiency_matrix", "memory", "latency", "itl", "growth", "launch", "divergence", "proof",
-    "conventions", "generated", "resources",
+    "conventions", "generated", "resources", "loads", "crossings",
 )  # fmt: skip
 
 
@@ -46,6 +46,7 @@ def summarize(
     conventions = details.conventions(cells, lines, baselines)
     claimed = {key for key, line in lines.items() if line["decode_tokens_per_s"] is not None}
     head = ["model", "variant", "status", "reason"]
+    loads = under_load.table(cells, lines, limits).apply(_numbers)
     parameters = {cell.model: cell.facts.get("parameters") for cell in cells}
     found = {
         "summary": summary,
@@ -67,6 +68,8 @@ def summarize(
         "conventions": conventions,
         "generated": details.generated(cells),
         "resources": details.resources(benchmarks, parameters),
+        "loads": loads,
+        "crossings": crossings.table(loads),
     }
     return found, notes.build(cells, summary)
 

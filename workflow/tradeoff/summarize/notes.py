@@ -114,6 +114,19 @@ def build(cells: Sequence[Cell], summary: pd.DataFrame) -> dict[str, dict]:
         "proof": ("What really ran", "Read from the loaded weights and graphs, not from names.", None),
         "conventions": ("Perplexity by convention", paired, None),
         "generated": ("Generated text", "Greedy. first_difference: first token that is not the baseline's.", None),
+        "loads": (
+            "Under load",
+            "tokens_per_s is of all sequences while they decode, tokens_per_s_each of one; throughput counts the "
+            "prompt's time too. Every ratio is against the baseline at the same load, pairs of processes in turn. "
+            "cache_mb is the keys and values of all sequences; peaks are of a process that has the machine to itself.",
+            None,
+        ),
+        "crossings": (
+            "Who overtakes whom under load",
+            "Speedup curves over loads that differ in one thing alone, interpolated on logarithmic scales; the "
+            "interval is where the difference of two speedups is not told from none.",
+            None,
+        ),
         "resources": ("Time and memory of the workflow itself", "From Snakemake's benchmark files.", None),
     }
     return {

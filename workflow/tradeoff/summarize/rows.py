@@ -50,10 +50,10 @@ def row(cell: Cell, baseline: Cell | None, convention: str | None, limits: Mappi
         line |= rows_speed.memory_columns(speed, baseline) | rows_speed.proof_columns(cell)
     if text.get("conventions"):
         line |= rows_accuracy.accuracy_columns(cell, baseline, convention) | rows_accuracy.text_columns(text)
-    differences = _differences(cell, baseline)
-    if differences:
+    apart = differences(cell, baseline)
+    if apart:
         line |= dict.fromkeys(RATIOS)
-        reasons.append(f"no ratio: the baseline ran in another environment ({'; '.join(differences)})")
+        reasons.append(f"no ratio: the baseline ran in another environment ({'; '.join(apart)})")
     gate = judge(cell, line, limits)
     if gate and line["status"] == "ok":
         line["status"] = gate[0]
@@ -84,7 +84,8 @@ def judge(cell: Cell, line: Mapping, limits: Mapping[str, float]) -> tuple[str, 
     return None
 
 
-def _differences(cell: Cell, baseline: Cell | None) -> list[str]:
+def differences(cell: Cell, baseline: Cell | None) -> list[str]:
+    """Fields in which a cell's environment is not its baseline's: there is no ratio then."""
     if baseline is None or baseline is cell:
         return []
     found: list[str] = []

@@ -38,8 +38,8 @@ def speed_columns(speed: Mapping) -> dict:
         for percent in (50, 90, 99):
             values = [1e3 * float(np.percentile(pooled_itl(run), percent)) for run in own]
             line |= triple(f"itl_p{percent}_ms", stats.median_interval(values))
-        line |= _ratio("speedup", speed, "standard", samples.decode_rate)
-        line |= _ratio("ttft_ratio", speed, "standard", samples.first_token_seconds)
+        line |= ratio("speedup", speed, "standard", samples.decode_rate)
+        line |= ratio("ttft_ratio", speed, "standard", samples.first_token_seconds)
         line["speed_verdict"] = _speed_verdict(speed, line)
         line |= reached(speed, own)
         usual = line["itl_p50_ms"] / 1e3
@@ -53,7 +53,7 @@ def speed_columns(speed: Mapping) -> dict:
         line["study_tokens_per_s"] = sum(tokens) / sum(seconds)
         line["study_s_mean"] = statistics.fmean(seconds)
         line["study_s_sd"] = statistics.stdev(seconds) if len(seconds) > 1 else None
-        line |= _ratio("study_speedup", speed, "study", samples.study_rate)
+        line |= ratio("study_speedup", speed, "study", samples.study_rate)
     return line
 
 
@@ -64,7 +64,7 @@ def _values(runs: Sequence[Mapping], value) -> list[list[float]]:
 def reached(speed: Mapping, own: Sequence[Mapping]) -> dict:
     """How sharp the speedup is (the baseline's: its speed), by how many processes and turns, and how they lived."""
     protocol = speed["protocols"]["standard"]
-    alone = speed["variant"] == speed["baseline"]
+    alone = speed["variant"] == speed["baseline"] or protocol["pairing"] == "alone"
     every = speed["protocols"]["standard"]["replicates"]
     logs = samples.pairs(every, samples.decode_rate, alone)
     line = {"replicates": len(own), "turns": sum(map(len, logs)), "pairing": protocol["pairing"]}
@@ -80,7 +80,7 @@ def triple(name: str, interval) -> dict:
     return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
-def _ratio(name: str, speed: Mapping, protocol: str, value) -> dict:
+def ratio(name: str, speed: Mapping, protocol: str, value) -> dict:
     """Paired ratio over the turns that the cell and its baseline both have; 1 for the baseline itself."""
     if speed["variant"] == speed["baseline"]:
         return {name: 1.0, f"{name}_low": 1.0, f"{name}_high": 1.0}
