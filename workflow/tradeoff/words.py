@@ -20,6 +20,7 @@ OBJECTIVES = {
     "memory": "smallest",
     "quality": "closest to the baseline",
     "balanced": "best product of speed, memory and accuracy",
+    "throughput": "most tokens a second, prompts included",
 }
 
 # of a claim of the study

@@ -169,6 +169,17 @@ MODEL = "models/smollm2-135m"
             ["measure.loads.1.name", "another load"],
         ),
         ({"measure/loads": [{"sequences": 2, "name": "standard"}]}, ["measure.loads.0.name", "another load"]),
+        (
+            {"decide/scenarios/s": {"objective": "throughput", "load": "batch"}},
+            ["scenarios.s.load", "batch is not measured", "add it to measure.loads"],
+        ),
+        (
+            {"decide/scenarios/s": {"objective": "throughput", "load": {"sequences": 8}}},
+            ["scenarios.s.load", '{"sequences": 8} is not measured', "standard (1 sequence"],
+        ),
+        ({"decide/scenarios/s": {"objective": "speed", "load": 4}}, ["s.load", "give text", "or a mapping"]),
+        ({"decide/scenarios/s": {"objective": "speed", "load": {"batch": 4}}}, ["s.load.batch", "sequences"]),
+        ({"decide/scenarios/s": {"objective": "speed", "max_ttft_ms": 0}}, ["s.max_ttft_ms"]),
         ({"measure/pairs": 3.0}, ["measure.pairs", "an integer"]),
         ({"study": "demo\n"}, ["study", "line break"]),
         ({"models": {"a" * 101: {"source": "local", "path": "x"}}}, ["aaa", "at most 100"]),

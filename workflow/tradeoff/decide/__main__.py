@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 
 from workflow.tradeoff import errors, variants
-from workflow.tradeoff.decide import scenarios
+from workflow.tradeoff.decide import scenarios, under_load
 from workflow.tradeoff.decide.decision import BOUNDS, DEFAULT_SCENARIOS, decide, limit, read, show, write
 from workflow.tradeoff.decide.scenarios import Scenario
 from workflow.tradeoff.errors import UserError
@@ -42,18 +42,22 @@ def main(argv: list[str]) -> None:
     question.add_argument("--max-memory-gb", type=limit)
     question.add_argument("--min-tokens-per-s", type=limit)
     question.add_argument("--max-degradation-pct", type=limit)
+    question.add_argument("--max-ttft-ms", type=limit)
+    question.add_argument("--max-itl-ms", type=limit)
+    question.add_argument("--load", metavar="NAME", help="of loads.csv; default: the standard one")
     question.add_argument("--memory", choices=("weights", "peak"), default="weights", help="which memory is limited")
     options = parser.parse_args(argv)
-    rows, resources = read(options.tables)
+    (rows, resources), loads = read(options.tables), under_load.read(options.tables)
     if options.output is None:
         if options.scenarios:
             raise UserError("--scenarios is for --output: give that too, or ask one question by its own flags")
-        limits = {name: getattr(options, name) for name in ("max_memory_gb", "min_tokens_per_s", "max_degradation_pct")}
-        show(rows, Scenario("asked", options.objective, memory=options.memory, **limits))
+        names = ("max_memory_gb", "min_tokens_per_s", "max_degradation_pct", "max_ttft_ms", "max_itl_ms", "load")
+        limits = {name: getattr(options, name) for name in names}
+        show(rows, Scenario("asked", options.objective, memory=options.memory, **limits), loads)
         return
     asked = scenarios.parse(_json(options.scenarios) if options.scenarios else DEFAULT_SCENARIOS)
     environment = read_json(options.environment) if options.environment else {}
-    write(options.output, decide(rows, resources, asked, options.quality_bounds, environment))
+    write(options.output, decide(rows, resources, asked, options.quality_bounds, environment, loads))
 
 
 if __name__ == "__main__":

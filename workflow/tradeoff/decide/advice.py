@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import pandas as pd
 
-from workflow.tradeoff.decide import scenarios, tree
+from workflow.tradeoff.decide import scenarios, tree, under_load
 from workflow.tradeoff.decide.phrases import accuracy, cite, short
 from workflow.tradeoff.decide.scenarios import Scenario, answer
 from workflow.tradeoff.variants import VARIANTS
@@ -13,6 +13,7 @@ from workflow.tradeoff.variants import VARIANTS
 SIZES = {"small": "Small (<1B)", "medium": "Medium (1-6B)", "large": "Large (>6B)"}
 NONE = "no admissible variant"
 NOT_ABOUT = "not about this size"
+LOAD = "Load?"
 # the study's use cases, each as the question that it asks
 USE_CASES = {
     "Research and development": (
@@ -63,26 +64,37 @@ def matrix(answers: Sequence[Mapping], names: Sequence[str], measured: Collectio
 
 
 def decision_tree(
-    answers: Sequence[Mapping], groups: Mapping[str, Sequence[Mapping]], names: Sequence[str]
+    answers: Mapping[str, Sequence[Mapping]], groups: Mapping[str, Sequence[Mapping]], names: Sequence[str]
 ) -> list[str]:
-    """The tree as lines: the study's three questions with all their replies. groups: the summary's rows by model."""
+    """The tree as lines: the study's three questions with all their replies, and the load where the answer depends on
+    it.
+
+    answers: of each load, in words; ``""`` where one was measured. groups: the summary's rows by model.
+    """
     devices = {model: row["device"] for model, own in groups.items() for row in own if row["device"]}
     sizes = {model: SIZES[own[0]["size_class"]] for model, own in groups.items() if own[0]["size_class"]}
-    met = {(entry["model"], entry["scenario"]): entry["winner"] or NONE for entry in answers}
+    met = {
+        (load, entry["model"], entry["scenario"]): entry["winner"] or NONE
+        for load, own in answers.items()
+        for entry in own
+    }
     examples = [
         {
             "Model size?": sizes[model],
             "Hardware type?": devices[model],
             "Primary constraint?": name,
-            "answer": met.get((model, name), NOT_ABOUT),
-            "cell": f"{model}/{met[model, name]}" if met.get((model, name), NONE) != NONE else model,
+            LOAD: load,
+            "answer": met.get((load, model, name), NOT_ABOUT),
+            "cell": f"{model}/{met[load, model, name]}" if met.get((load, model, name), NONE) != NONE else model,
         }
+        for load in answers
         for model in groups
         for name in names
         if model in sizes and model in devices
     ]
     asked = {"Model size?": list(SIZES.values()), "Hardware type?": ["cpu", "cuda"], "Primary constraint?": list(names)}
-    return tree.draw(tree.learn(examples, asked)) if examples else [tree.NOT_MEASURED]
+    asked |= {LOAD: list(answers)}
+    return tree.draw(tree.learn(examples, asked, last=LOAD)) if examples else [tree.NOT_MEASURED]
 
 
 def hardware(rows: Sequence[Mapping], machine: str) -> list[dict]:
@@ -112,12 +124,20 @@ def _list(rows: Sequence[Mapping]) -> str:
     return ", ".join(f"{cite(row)} ({row['speedup']:.3g}×)" for row in rows)
 
 
-def use_cases(rows: Sequence[Mapping]) -> list[dict]:
-    """The study's use cases, each answered for each model."""
+def use_cases(rows: Sequence[Mapping], loads: Sequence[Mapping] = ()) -> list[dict]:
+    """The study's use cases, each answered for each model; high throughput by the largest batch that was measured.
+
+    loads: the rows of loads.csv.
+    """
+    asked = {name: (scenario, words, rows) for name, (scenario, words) in USE_CASES.items()}
+    if batch := under_load.batch(loads):
+        scenario = Scenario("throughput", "throughput", max_degradation_pct=10, load_words=batch.words)
+        words = f"the most tokens a second of {batch.words}, prompts included, within 10%"
+        asked["High throughput"] = scenario, words, under_load.at(rows, loads, batch, "throughput")
     return [
         {"use_case": name, "question": words, "model": model, **_chosen(answer(own, scenario))}
-        for name, (scenario, words) in USE_CASES.items()
-        for model, own in by_model(rows).items()
+        for name, (scenario, words, given) in asked.items()
+        for model, own in by_model(given).items()
     ]
 
 

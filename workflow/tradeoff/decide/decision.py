@@ -3,11 +3,12 @@
 import argparse
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-from workflow.tradeoff.decide import advice, headline, scenarios
+from workflow.tradeoff.decide import advice, headline, scenarios, under_load
 from workflow.tradeoff.decide.pareto import front
 from workflow.tradeoff.decide.scenarios import Scenario, answer
 from workflow.tradeoff.errors import UserError
@@ -75,15 +76,11 @@ def decide(
     asked: Sequence[Scenario],
     bounds: Sequence[float] = BOUNDS,
     environment: Mapping | None = None,
+    loads: Sequence[Mapping] = (),
 ) -> dict:
-    """Everything that decision.json holds."""
+    """Everything that decision.json holds. loads: the rows of loads.csv."""
     groups = advice.by_model(rows)
-    answers = [
-        answer(own, scenario)
-        for scenario in asked
-        for own in groups.values()
-        if advice.concerns(scenario, own[0]["parameters"])
-    ]
+    answers = answered(rows, asked, loads)
     names = [scenario.name for scenario in asked]
     where = machine(rows, environment or {})
     usable = [[row for row in own if not scenarios.without_figures(row)] for own in groups.values()]
@@ -92,10 +89,10 @@ def decide(
         "pareto": [line for own in usable if own for line in front(own)],
         "scenarios": answers,
         "selection_matrix": advice.matrix(answers, names, {row["size_class"] for row in rows}),
-        "tree": advice.decision_tree(answers, groups, names),
+        "tree": advice.decision_tree(by_load(rows, asked, loads), groups, names),
         "hardware": advice.hardware(rows, where),
         "cost_benefit": advice.cost_benefit(rows, resources),
-        "use_cases": advice.use_cases(rows),
+        "use_cases": advice.use_cases(rows, loads),
         "quality_aware": advice.quality_aware(rows, bounds),
         "failed": [
             {"model": row["model"], "variant": row["variant"], "status": row["status"], "reason": row["reason"]}
@@ -104,6 +101,28 @@ def decide(
         ],
     }
     return {"answer": headline.lines(rows, answers, found["failed"], where), **found}
+
+
+def answered(rows: Sequence[Mapping], asked: Sequence[Scenario], loads: Sequence[Mapping]) -> list[dict]:
+    """The answer to each scenario, at its own load, for each model that it is about."""
+    found = []
+    for scenario in asked:
+        load = under_load.load_of(scenario, loads)
+        own = under_load.at(rows, loads, load, scenario.objective)
+        worded = replace(scenario, load_words=load and load.words)
+        groups = advice.by_model(own).values()
+        found += [answer(group, worded) for group in groups if advice.concerns(scenario, group[0]["parameters"])]
+    return found
+
+
+def by_load(rows: Sequence[Mapping], asked: Sequence[Scenario], loads: Sequence[Mapping]) -> dict[str, list[dict]]:
+    """The answers at each load in words, of one load ``""``; a scenario that names a load is answered at that alone."""
+    known = under_load.known(loads)
+    if len(known) < 2:
+        return {"": answered(rows, asked, loads)}
+    return {
+        load.words: answered(rows, [replace(one, load=one.load or load.name) for one in asked], loads) for load in known
+    }
 
 
 def clean(data):
@@ -138,12 +157,14 @@ def _flat(value):
     return ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
-def show(rows: Sequence[Mapping], scenario: Scenario) -> None:
-    """Print one scenario's answer for every model as a terminal table."""
+def show(rows: Sequence[Mapping], scenario: Scenario, loads: Sequence[Mapping] = ()) -> None:
+    """Print one scenario's answer for every model as a terminal table. loads: the rows of loads.csv."""
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console, load = Console(), under_load.load_of(scenario, loads)
+    rows = under_load.at(rows, loads, load, scenario.objective)
+    scenario = replace(scenario, load_words=load and load.words)
     for own in advice.by_model(rows).values():
         if not advice.concerns(scenario, own[0]["parameters"]):
             continue

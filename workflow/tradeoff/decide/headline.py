@@ -65,7 +65,7 @@ def sentence(entry: Mapping) -> str:
     if entry["winner"] is None:
         return f"nothing that was measured can be deployed within these limits ({entry['refused_short']})"
     name = f"{entry['winner']} ({VARIANTS[entry['winner']].words})"
-    figures = f"{number(entry['decode_tokens_per_s'])} tokens/s"
+    figures = entry.get("rate") or f"{number(entry['decode_tokens_per_s'])} tokens/s"
     if entry["winner"] != entry["baseline"]:
         figures += f", {entry['speedup']:.3g} times the baseline's speed"
     figures += f", {number(entry['memory_mb'])} MB of weights and cache"

@@ -12,7 +12,7 @@ def cite(row: Mapping) -> str:
 
 def figures(row: Mapping) -> str:
     """A cell's three figures in words."""
-    parts = [f"{number(row['decode_tokens_per_s'])} tokens/s"]
+    parts = [row.get("rate") or f"{number(row['decode_tokens_per_s'])} tokens/s"]
     if row["variant"] != row["baseline"]:
         low, high = row["speedup_low"], row["speedup_high"]
         interval = f" [{number(low)}, {number(high)}]" if not math.isnan(low) else ""
@@ -42,7 +42,7 @@ def short(row: Mapping, objective: str) -> str:
     speed = "the baseline" if row["variant"] == row["baseline"] else f"{row['speedup']:.3g}×"
     if row["speed_verdict"] == "tie":
         speed += " tie"
-    if objective == "speed":
+    if objective in ("speed", "throughput"):
         return speed
     if objective == "memory":
         return f"{number(row['memory_mb'])} MB"

@@ -20,7 +20,10 @@ LEVEL = 5e-5  # two merits whose ratio is closer to 1 are one
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is asked for, and its limits. memory: ``weights`` (with the cache) or ``peak`` (the whole process)."""
+    """What is asked for, and its limits. memory: ``weights`` (with the cache) or ``peak`` (the whole process).
+
+    load: name or point of the load that it is about; None is the standard one. ``load_words``: the load in words.
+    """
 
     name: str
     objective: str = "speed"
@@ -31,12 +34,19 @@ class Scenario:
     min_parameters: float | None = None
     memory: str = "weights"
     undetectable: bool = False  # only variants without a detectable change of the NLL
+    load: str | Mapping | None = None
+    max_ttft_ms: float | None = None
+    max_itl_ms: float | None = None  # of the median token
+    load_words: str | None = None
 
     def limits(self) -> str:
         """The limits in words; ``none`` without one."""
         said = [
+            (self.load_words, str(self.load_words)),
             (self.max_memory_gb, f"{self.memory_words()} ≤ {self.max_memory_gb} GB"),
             (self.min_tokens_per_s, f"≥ {self.min_tokens_per_s} tokens/s"),
+            (self.max_ttft_ms, f"first token within {self.max_ttft_ms} ms"),
+            (self.max_itl_ms, f"a token every {self.max_itl_ms} ms"),
             (self.max_degradation_pct, f"perplexity at most {self.max_degradation_pct}% worse"),
             (self.undetectable or None, "no detectable change of accuracy"),
         ]
@@ -55,7 +65,7 @@ class Scenario:
 
 def parse(data: Mapping[str, Mapping]) -> list[Scenario]:
     """Scenarios out of {name: {objective, limits...}}; UserError names an unknown key, objective or memory."""
-    known = {field.name for field in fields(Scenario)} - {"name"}
+    known = {field.name for field in fields(Scenario)} - {"name", "load_words"}
     found = []
     for name, content in data.items():
         if not isinstance(content, Mapping):
@@ -64,7 +74,7 @@ def parse(data: Mapping[str, Mapping]) -> list[Scenario]:
             raise UserError(
                 f"scenario {name}: unknown key {', '.join(sorted(unknown))}: one of {', '.join(sorted(known))}"
             )
-        for key in sorted(known - {"objective", "memory", "undetectable"}):
+        for key in sorted(known - {"objective", "memory", "undetectable", "load"}):
             limit = content.get(key)
             if limit is not None and (not isinstance(limit, int | float) or not 0 <= limit < math.inf):
                 raise UserError(f"scenario {name}: {key} is {limit!r}: give a number from 0 on")
@@ -102,7 +112,8 @@ def refusal(row: Mapping, scenario: Scenario) -> Refusal | None:
     if row.get("deployable") == "no":
         why = VARIANTS[row["variant"]].reference if row["variant"] in VARIANTS else "nobody serves it"
         return Refusal("a reference that nobody serves", "", f"a reference: {why}")
-    over = _over_memory(row, scenario) or _too_slow(row, scenario) or _degraded(row, scenario)
+    over = _over_memory(row, scenario) or _too_slow(row, scenario) or _too_late(row, scenario)
+    over = over or _degraded(row, scenario)
     if over is None and row["speed_verdict"] == "slower" and not scenario.asks_memory():
         text = f"slower than the baseline ({row['speedup']:.3g}×), and memory was not asked for"
         return Refusal("slower than the baseline", f"{row['speedup']:.3g}×", text)
@@ -140,6 +151,18 @@ def _too_slow(row: Mapping, scenario: Scenario) -> Refusal | None:
     return Refusal(f"below {least} tokens/s", f"{sure} sure", text)
 
 
+def _too_late(row: Mapping, scenario: Scenario) -> Refusal | None:
+    waits = (("first token", "ttft_ms", scenario.max_ttft_ms), ("a token", "itl_p50_ms", scenario.max_itl_ms))
+    for what, name, most in waits:
+        if most is None or row[f"{name}_high"] <= most:
+            continue
+        value, high = number(row[name]), number(row[f"{name}_high"])
+        return Refusal(
+            f"{what} later than {most} ms", f"{high} ms", f"{what} in {value} ms, maybe {high}: above {most}"
+        )
+    return None
+
+
 def _degraded(row: Mapping, scenario: Scenario) -> Refusal | None:
     most, value = scenario.max_degradation_pct, row["degradation_pct"]
     if most is not None:
@@ -167,7 +190,7 @@ def refused_words(refused: Mapping[str, Refusal]) -> str | None:
 def merit(row: Mapping, scenario: Scenario) -> float:
     """What the scenario's objective makes of a cell; more is better, and a ratio of two merits means something."""
     speed, memory = row["speedup"], 1 / used_mb(row, scenario.memory)
-    if scenario.objective == "speed":
+    if scenario.objective in ("speed", "throughput"):
         return speed
     if scenario.objective == "memory":
         return memory
@@ -206,6 +229,8 @@ def answer(rows: Sequence[Mapping], scenario: Scenario) -> dict:
     if admitted:
         names = ("decode_tokens_per_s", "speedup", "memory_mb", "peak_mb", "load_peak_mb", "degradation_pct")
         found |= {name: None if math.isnan(admitted[0][name]) else admitted[0][name] for name in names}
+    if admitted and "rate" in admitted[0]:
+        found["rate"] = admitted[0]["rate"]
     found["speed_verdict"] = admitted[0]["speed_verdict"] if admitted else None
     found["gives"] = short(admitted[0], scenario.objective) if admitted else None
     found["speed"] = short(admitted[0], "speed") if admitted else None
@@ -234,7 +259,7 @@ def _separated(first: Mapping, second: Mapping, scenario: Scenario) -> bool:
         return used_mb(first, scenario.memory) < used_mb(second, scenario.memory)
     if scenario.objective == "quality":
         return first["delta_nll_high"] < second["delta_nll_low"]
-    if scenario.objective == "speed":
+    if scenario.objective in ("speed", "throughput"):
         return first["speedup_low"] > second["speedup_high"]
     return _merit_end(first, scenario, "low") > _merit_end(second, scenario, "high")
 
@@ -285,7 +310,11 @@ def warnings(best: Mapping, rows: Sequence[Mapping], scenario: Scenario) -> list
         found.append(f"the whole process peaked at {peak:.2f} GB: libraries and loading count where the limit does")
     elif scenario.memory == "weights" and scenario.objective == "memory" and peak > baseline:
         found.append(f"the whole process peaked at {peak:.2f} GB, the baseline's at {baseline:.2f}")
-    if scenario.objective in ("speed", "balanced") and best.get("ttft_ratio_low", math.nan) > 1:
+    if (
+        scenario.objective in ("speed", "balanced")
+        and scenario.max_ttft_ms is None
+        and best.get("ttft_ratio_low", math.nan) > 1
+    ):
         found.append(f"its first token takes {best['ttft_ratio']:.2g}× the baseline's time")
     if math.isnan(best["delta_nll"]):
         found.append("its accuracy is open: no text was scored")

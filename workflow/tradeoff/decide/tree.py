@@ -26,24 +26,28 @@ def _with(examples: Sequence[Mapping], question: str, reply: str) -> list[Mappin
     return [example for example in examples if example[question] == reply]
 
 
-def learn(examples: Sequence[Mapping], questions: Mapping[str, Sequence[str]]) -> dict:
+def learn(examples: Sequence[Mapping], questions: Mapping[str, Sequence[str]], last: str = "") -> dict:
     """A tree as nested dicts: {"question", "branches": {reply: tree}} or {"answers": {answer: [cells]}}.
 
     examples: each has a reply to every question, ``answer`` and ``cell`` (what supports it).
     questions: {question: all replies that there are}. A question of which some reply was never seen is asked even
-    where it tells nothing, before the others: an answer is not carried over to what was not measured.
+    where it tells nothing, before the others: an answer is not carried over to what was not measured. last: a
+    question that is asked only where the others tell nothing more and it does.
     """
     if not examples:
         return {"answers": {}}
-    unseen = [name for name, replies in questions.items() if set(replies) - {example[name] for example in examples}]
-    best = max(unseen or questions, key=lambda name: gain(examples, name), default=None)
+    first = {name: replies for name, replies in questions.items() if name != last}
+    unseen = [name for name, replies in first.items() if set(replies) - {example[name] for example in examples}]
+    best = max(unseen or first, key=lambda name: gain(examples, name), default=None)
     if best is None or (not unseen and gain(examples, best) <= 1e-12):
+        best = last if last in questions and gain(examples, last) > 1e-12 else None
+    if best is None:
         answers: dict[str, list[str]] = {}
         for example in examples:
             answers.setdefault(example["answer"], []).append(example["cell"])
         return {"answers": answers}
     rest = {name: replies for name, replies in questions.items() if name != best}
-    branches = {reply: learn(_with(examples, best, reply), rest) for reply in questions[best]}
+    branches = {reply: learn(_with(examples, best, reply), rest, last) for reply in questions[best]}
     return {"question": best, "branches": branches}
 
 

@@ -148,7 +148,8 @@ def _line(error: jsonschema.ValidationError, schema: dict) -> str:
         return f"config key {key}: {value!r} is unknown: known are {', '.join(expected)}"
     takes = _description(error, schema)
     if error.validator == "type":
-        return f"config key {key}: give {TYPES[expected]}, not {value!r}. {takes}"
+        kinds = [expected] if isinstance(expected, str) else expected
+        return f"config key {key}: give {' or '.join(TYPES[kind] for kind in kinds)}, not {value!r}. {takes}"
     if error.validator == "uniqueItems":
         twice = next(item for item in value if value.count(item) > 1)
         return f"config key {key}: {twice!r} stands there twice: remove one"
@@ -182,13 +183,15 @@ def check_meaning(config: dict) -> None:
             _check_source(f"define.{name}.checkpoint", "checkpoint", entry)
     for name in config["evaluate"]["conventions"]:
         convention(name)
-    loads.further(config["measure"])
+    measured = loads.measured(config["measure"])
     _check_source("corpus", "corpus", config["corpus"])
     if "calibration" in config:
         _check_source("calibration", "corpus", config["calibration"])
         if config["corpus"]["name"] == "calibration":
             raise UserError("config key corpus.name: calibration is the name of the other text: give another")
     for name, scenario in config["decide"]["scenarios"].items():
+        if "load" in scenario:
+            loads.find(scenario["load"], measured, f"config key decide.scenarios.{name}.load")
         if scenario.get("min_parameters", 0) > scenario.get("max_parameters", math.inf):
             raise UserError(
                 f"config key decide.scenarios.{name}: min_parameters is above max_parameters: no model lies between"
