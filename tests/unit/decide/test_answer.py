@@ -6,7 +6,7 @@ import pytest
 
 from tests import synthetic
 from workflow.tradeoff.decide import decision, pareto, scenarios
-from workflow.tradeoff.decide.scenarios import Scenario
+from workflow.tradeoff.decide.asked import Scenario, parse
 from workflow.tradeoff.summarize.__main__ import main as summarize_main
 from workflow.tradeoff.variants import VARIANTS
 
@@ -30,7 +30,7 @@ def cpu(tmp_path_factory):
 
 def decided(found, **asked):
     rows, resources = found
-    return decision.decide(rows, resources, scenarios.parse(asked or decision.DEFAULT_SCENARIOS), environment={})
+    return decision.decide(rows, resources, parse(asked or decision.DEFAULT_SCENARIOS), environment={})
 
 
 def test_a_reference_is_never_recommended_however_fast(gpu):

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from tests import synthetic
-from workflow.tradeoff.decide import advice, pareto, phrases, scenarios, tree
+from workflow.tradeoff.decide import advice, pareto, phrases, refusals, scenarios, tree
 from workflow.tradeoff.decide import decision as decide
 from workflow.tradeoff.decide.__main__ import main as decide_main
-from workflow.tradeoff.decide.scenarios import Scenario
+from workflow.tradeoff.decide.asked import Scenario, parse
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.summarize.__main__ import main as summarize_main
 
@@ -176,7 +176,7 @@ def test_scenarios_know_their_sizes(decision):
 )
 def test_bad_scenarios_are_one_line(data, words):
     with pytest.raises(UserError, match=words):
-        scenarios.parse(data)
+        parse(data)
 
 
 def test_quality_aware_selection_meets_its_bound(decision, rows):
@@ -243,7 +243,7 @@ def test_refusals_stand_together_under_what_they_fail(rows):
     assert "planted" not in words and "machine.cpu" not in words  # these stand once, with the cell
     words = scenarios.answer(own, Scenario("s", min_tokens_per_s=30, max_memory_gb=0.2))["refused_short"]
     assert "below 30 tokens/s: bnb-int8 (" in words and "weights and cache above 0.2 GB: torch-fp32 (0.329 GB)" in words
-    assert scenarios.refused_words({}) is None
+    assert refusals.refused_words({}) is None
 
 
 def test_noise_and_ties_are_in_the_short_form(rows):

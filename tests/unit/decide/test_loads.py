@@ -6,9 +6,9 @@ import math
 import pytest
 
 from tests import synthetic
-from workflow.tradeoff.decide import advice, decision, scenarios, tree, under_load
+from workflow.tradeoff.decide import advice, decision, tree, under_load
 from workflow.tradeoff.decide.__main__ import main as decide_main
-from workflow.tradeoff.decide.scenarios import Scenario
+from workflow.tradeoff.decide.asked import Scenario, parse
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.summarize.__main__ import main as summarize_main
 
@@ -41,7 +41,7 @@ def decided(folder):
 
 def one(folder, **asked):
     rows, loads = decision.read(folder)[0], under_load.read(folder)
-    [scenario] = scenarios.parse({"s": asked})
+    [scenario] = parse({"s": asked})
     [found] = decision.answered(rows, [scenario], loads)
     return found
 
@@ -120,7 +120,7 @@ def test_the_last_question_is_asked_last():
 def test_one_load_is_decided_as_before(tmp_path):
     found = tables(tmp_path)
     rows, resources = decision.read(found)
-    asked = scenarios.parse(decision.DEFAULT_SCENARIOS)
+    asked = parse(decision.DEFAULT_SCENARIOS)
     with_table = decision.decide(rows, resources, asked, loads=under_load.read(found))
     assert decision.clean(with_table) == decision.clean(decision.decide(rows, resources, asked))
     assert not any("Load?" in line for line in with_table["tree"])

@@ -14,9 +14,9 @@ import json
 from pathlib import Path
 
 from workflow.tradeoff import errors, variants
-from workflow.tradeoff.decide import scenarios, under_load
+from workflow.tradeoff.decide import under_load
+from workflow.tradeoff.decide.asked import Scenario, parse
 from workflow.tradeoff.decide.decision import BOUNDS, DEFAULT_SCENARIOS, decide, limit, read, show, write
-from workflow.tradeoff.decide.scenarios import Scenario
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.files import read_json
 from workflow.tradeoff.words import OBJECTIVES
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
         limits = {name: getattr(options, name) for name in names}
         show(rows, Scenario("asked", options.objective, memory=options.memory, **limits), loads)
         return
-    asked = scenarios.parse(_json(options.scenarios) if options.scenarios else DEFAULT_SCENARIOS)
+    asked = parse(_json(options.scenarios) if options.scenarios else DEFAULT_SCENARIOS)
     environment = read_json(options.environment) if options.environment else {}
     write(options.output, decide(rows, resources, asked, options.quality_bounds, environment, loads))
 

@@ -5,9 +5,10 @@ from collections.abc import Collection, Mapping, Sequence
 
 import pandas as pd
 
-from workflow.tradeoff.decide import scenarios, tree, under_load
+from workflow.tradeoff.decide import refusals, tree, under_load
+from workflow.tradeoff.decide.asked import Scenario
 from workflow.tradeoff.decide.phrases import accuracy, cite, short
-from workflow.tradeoff.decide.scenarios import Scenario, answer
+from workflow.tradeoff.decide.scenarios import answer
 from workflow.tradeoff.variants import VARIANTS
 
 SIZES = {"small": "Small (<1B)", "medium": "Medium (1-6B)", "large": "Large (>6B)"}
@@ -101,7 +102,7 @@ def hardware(rows: Sequence[Mapping], machine: str) -> list[dict]:
     """What to take and what to avoid on the measured machine; elsewhere nothing was measured."""
     table = []
     for model, own in by_model(rows).items():
-        usable = [row for row in own if not scenarios.refusal(row, Scenario("any", "memory"))]
+        usable = [row for row in own if not refusals.refusal(row, Scenario("any", "memory"))]
         if not usable:
             table.append({"hardware": machine, "model": model, "advice": "No cell gave a figure."})
             continue
@@ -170,7 +171,7 @@ def cost_benefit(rows: Sequence[Mapping], resources: pd.DataFrame) -> list[dict]
         groups.setdefault(spec.precision.upper() + ("" if spec.cache else ", no KV cache"), []).append(row)
     table = []
     for name, own in groups.items():
-        judged = [(row, scenarios.without_figures(row)) for row in own]
+        judged = [(row, refusals.without_figures(row)) for row in own]
         usable = [row for row, why in judged if why is None]
         refused = [(row, why.limit) for row, why in judged if why is not None]
         table.append(

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from workflow.tradeoff.decide import advice, headline, scenarios, under_load
+from workflow.tradeoff.decide import advice, headline, refusals, under_load
+from workflow.tradeoff.decide.asked import Scenario
 from workflow.tradeoff.decide.pareto import front
-from workflow.tradeoff.decide.scenarios import Scenario, answer
+from workflow.tradeoff.decide.scenarios import answer
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.files import atomic_file, write_json
 from workflow.tradeoff.variants import VARIANTS
@@ -83,7 +84,7 @@ def decide(
     answers = answered(rows, asked, loads)
     names = [scenario.name for scenario in asked]
     where = machine(rows, environment or {})
-    usable = [[row for row in own if not scenarios.without_figures(row)] for own in groups.values()]
+    usable = [[row for row in own if not refusals.without_figures(row)] for own in groups.values()]
     found = {
         "machine": where,
         "pareto": [line for own in usable if own for line in front(own)],

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from workflow.tradeoff import stats
-from workflow.tradeoff.decide.scenarios import Scenario
+from workflow.tradeoff.decide.asked import Scenario
 from workflow.tradeoff.loads import POINT, STANDARD, Load, find
 from workflow.tradeoff.words import number
 
