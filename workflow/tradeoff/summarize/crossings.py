@@ -43,7 +43,8 @@ def table(loads: pd.DataFrame) -> pd.DataFrame:
         found = []
         for one, other in itertools.combinations(known, 2):
             found += [head | _told(one, other, over, hit) for hit in crossings(known[one], known[other])]
-        rows += found or [head | {"words": f"no two of the {len(known)} variants with a curve change places"}]
+        none = f"no two of the {len(known)} variants with a curve change places"
+        rows += found or [head | {"words": none if len(known) > 1 else "no two variants have a curve to compare"}]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
