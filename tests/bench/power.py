@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from workflow.tradeoff.run import config as study_config
 from workflow.tradeoff.run import environment
 
 VARIANT = "torch-fp32"
+NAMED = ("cpu", "threads", "budget_s")  # what each run says of where and how long it ran
 NEIGHBOURS = {  # seconds of work of a process of one thread, and of rest after them
     "none": None,
     "bursts": (2.0, 6.0),
@@ -97,7 +99,14 @@ def planned() -> pairs.Plan:
     schema = yaml.safe_load(study_config.SCHEMA.read_text())["properties"]["measure"]["properties"]
     measure = {name: entry["default"] for name, entry in schema.items()} | config["measure"]
     load = {name: measure.pop(name) for name in ("prompt_tokens", "new_tokens")}
-    return pairs.Plan(load=load, **{name: value for name, value in measure.items() if name != "pairing"})
+    taken = {field.name for field in fields(pairs.Plan)}
+    return pairs.Plan(load=load, **{name: value for name, value in measure.items() if name in taken})
+
+
+def cpu() -> str:
+    """The processor, and how many of its cores the bench may use."""
+    cores = len(os.sched_getaffinity(0))
+    return f"{environment.collect('cpu', 2)['machine']['cpu']}, {cores} of {os.cpu_count()} cores"
 
 
 def runner(args, server: str) -> Runner:
@@ -112,6 +121,7 @@ def trial(args, plant: float, kind: str) -> dict:
     with neighbour(kind):
         taken = pairs.measure(runner(args, "slower" if plant else "serve"), runner(args, "serve"), plan)["processes"]
     found = {"plant": plant, "neighbour": kind, "model": args.model.name, "threads": args.threads, "load": load}
+    found |= {"cpu": cpu(), "budget_s": plan.budget_s}
     found |= {"seconds": time.monotonic() - start, "pairs": len(taken) // 2}
     found["retaken"] = sum(len(process["rejected"]) for process in taken)
     if pairs.disturbed(taken, plan, alone=False):
@@ -188,8 +198,11 @@ def facts(entries: list[dict]) -> str:
     """On what machine state, in words."""
     loads = [entry["load"] for entry in entries if "verdict" in entry]
     names = ", ".join(sorted({entry["model"] for entry in entries}))
-    cpu = f"{environment.collect('cpu', 2)['machine']['cpu']}, {os.cpu_count()} cores"
-    return f"Model {names}; {cpu}; load average before a run: median {np.median(loads):.1f}, at most {max(loads):.1f}."
+    found = {name: ", ".join(sorted({str(entry[name]) for entry in entries if name in entry})) for name in NAMED}
+    return (
+        f"Model {names}; {found['cpu']}, {found['threads']} threads; {found['budget_s']} s a cell; "
+        f"load average before a run: median {np.median(loads):.1f}, at most {max(loads):.1f}."
+    )
 
 
 def waiting(entries: list[dict]) -> str:
