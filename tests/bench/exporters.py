@@ -3,6 +3,7 @@
     python -m tests.bench.exporters run torch out.json                # the workflow's own, in its environment
     python -m tests.bench.exporters run transformers out.json         # transformers.exporters; also needs onnxscript
     python -m tests.bench.exporters run optimum out.json              # in an environment of optimum-onnx's own
+    python -m tests.bench.exporters run transformers out.json GPT-2 Llama     # of these alone
     python -m tests.bench.exporters page torch.json transformers.json optimum.json > docs/export.md
 
 Each export has a cache. Logits of eager float32 torch are compared with ONNX Runtime's over 12 and 96 tokens, and of 4
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -25,7 +27,7 @@ import torch
 
 from tests import architectures, tiny
 
-LENGTHS, STEPS, BATCH = (12, 96), 4, 2
+LENGTHS, STEPS, BATCH, SPEED = (12, 96), 4, 2, 200
 TOLERANCE = 1e-3
 
 
@@ -80,7 +82,7 @@ class Session:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level, options.intra_op_num_threads = 3, 1
         self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self.inputs = {entry.name: entry for entry in self.session.get_inputs()}
         self.cache = [name for name in self.inputs if name not in ("input_ids", "attention_mask", "position_ids")]
@@ -101,6 +103,18 @@ class Session:
         feeds = {name: value for name, value in feeds.items() if name in self.inputs}
         logits, *kept = self.session.run(None, feeds | dict(zip(self.cache, cache, strict=True)))
         return logits, kept
+
+
+def step_seconds(path: Path) -> float:
+    """The fastest of SPEED steps of one token, after 64 tokens, in ONNX Runtime on one thread."""
+    session, ids = Session(path), np.arange(BATCH * 64).reshape(BATCH, 64) % tiny.VOCAB
+    _, cache = session.run(ids, session.empty(), 0)
+    times = []
+    for _ in range(SPEED):
+        started = time.perf_counter()
+        session.run(ids[:, :1], cache, 64)
+        times.append(time.perf_counter() - started)
+    return min(times)
 
 
 def difference(network, path: Path) -> float:
@@ -133,7 +147,8 @@ def attempt(export, name: str) -> dict:
             export(network, Path(folder))
             seconds = time.process_time() - started
             nodes = len(onnx.load(Path(folder) / "model.onnx", load_external_data=False).graph.node)
-            return {"difference": difference(network, Path(folder) / "model.onnx"), "seconds": seconds, "nodes": nodes}
+            found = {"difference": difference(network, Path(folder) / "model.onnx"), "seconds": seconds, "nodes": nodes}
+            return found | {"step_s": step_seconds(Path(folder) / "model.onnx")}
     except Exception as error:  # whatever a library raises is this cell of the table
         line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
         return {"error": f"{type(error).__name__}: {line}"[:160]}
@@ -143,11 +158,11 @@ EXPORTERS = {"torch": by_torch, "transformers": by_transformers, "optimum": by_o
 PACKAGES = ("torch", "transformers", "onnxruntime", "optimum", "optimum-onnx", "onnxscript")
 
 
-def run(exporter: str, output: Path) -> None:
+def run(exporter: str, output: Path, names: Sequence[str]) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     found = {}
-    for name in architectures.MODELS:
+    for name in names or architectures.MODELS:
         found[name] = attempt(EXPORTERS[exporter], name)
         print(name, found[name], file=sys.stderr, flush=True)
     versions = {}
@@ -157,12 +172,15 @@ def run(exporter: str, output: Path) -> None:
     output.write_text(json.dumps({"exporter": exporter, "versions": versions, "models": found}, indent=1) + "\n")
 
 
-def cell(found: dict) -> str:
+def cell(found: dict | None) -> str:
+    if found is None:
+        return "not tried"
     if "error" in found:
         return "no"
     if not found["difference"] <= TOLERANCE:
         return f"wrong by {found['difference']:.2g}"
-    return f"{found['difference']:.0e}, {found['nodes']} nodes, {found['seconds']:.1f} s"
+    step = f"{1e6 * found['step_s']:.0f} µs"
+    return f"{found['difference']:.0e}, {found['nodes']} nodes, {step}, {found['seconds']:.1f} s"
 
 
 def page(paths: list[Path]) -> str:
@@ -177,7 +195,7 @@ def page(paths: list[Path]) -> str:
     names = [result["exporter"] for result in results]
     lines += ["", f"| model | {' | '.join(names)} |", f"| --- |{' --- |' * len(names)}"]
     for name in architectures.MODELS:
-        lines.append(f"| {name} | {' | '.join(cell(result['models'][name]) for result in results)} |")
+        lines.append(f"| {name} | {' | '.join(cell(result['models'].get(name)) for result in results)} |")
     lines += ["", "## Why not", ""]
     for result in results:
         for name, found in result["models"].items():
@@ -190,16 +208,18 @@ def page(paths: list[Path]) -> str:
 PAGE = """
     The workflow exports by torch's tracing exporter, called by `prepare/export.py` (column torch). Two others can
     be run by this script, and have a column where they were: `transformers.exporters`, which stands on torch's
-    newer exporter, and optimum's, which calls torch's tracing exporter as the workflow does, with patches of its
-    own, and which wants transformers < 4.58 and so an environment of its own. Each model is tiny, has random
+    newer exporter, takes mixtures of experts too, needs onnxscript, and many times as long; and optimum's, which
+    calls torch's tracing exporter as the workflow does, with patches of its own, and which wants transformers
+    < 4.58 and so an environment of its own. Each model is tiny, has random
     weights and is exported with a cache. A cell says by how much a logit differs at most from eager torch (more
-    than {tolerance} is wrong), how many nodes the graph has, and CPU seconds of the export.
+    than {tolerance} is wrong), how many nodes the graph has, how long a step of one token takes at least in ONNX
+    Runtime on one thread (of a tiny model: what its nodes cost), and CPU seconds of the export.
 """
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 4 and sys.argv[1] == "run":
-        run(sys.argv[2], Path(sys.argv[3]))
+    if len(sys.argv) > 3 and sys.argv[1] == "run":
+        run(sys.argv[2], Path(sys.argv[3]), sys.argv[4:])
     elif len(sys.argv) > 2 and sys.argv[1] == "page":
         print(page([Path(name) for name in sys.argv[2:]]), end="")
     else:
