@@ -11,6 +11,7 @@ import importlib
 import io
 import json
 import resource
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -61,6 +62,7 @@ def cost(cells: int, folder: Path) -> dict[str, float]:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             module.main(argv)
         found[name] = time.process_time() - begun
+        print(f"{cells} cells: {name} {found[name]:.1f} s", file=sys.stderr, flush=True)
     return found
 
 
