@@ -12,6 +12,7 @@ from workflow.tradeoff.report import style
 
 AXES = {"sequences": "sequences at once", "prompt_tokens": "tokens of the prompt"}
 FIXED = {"sequences": "prompt_tokens", "prompt_tokens": "sequences"}
+WIDE = 5  # a range of this ratio and more has a logarithmic axis
 PANELS = {  # column: label, whether it has an interval
     "tokens_per_s": ("tokens/s of all", True),
     "speedup": ("speedup ×", True),
@@ -72,7 +73,9 @@ def _panel(axis: Axes, table: pd.DataFrame, over: str, column: str, interval: bo
         axis.set_xticks([])
         axis.set_yticks([])
         return
-    style.plain_log(axis.yaxis)
+    low, high = axis.dataLim.intervaly
+    if 0 < low < high / WIDE:  # a narrower one may hold no 1, 2 or 5 to label
+        style.plain_log(axis.yaxis)
     axis.set_xscale("log")
     axis.xaxis.set_major_locator(FixedLocator(sorted(places)))
     axis.xaxis.set_minor_locator(NullLocator())
