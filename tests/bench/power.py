@@ -32,6 +32,7 @@ from workflow.tradeoff.run import environment
 
 VARIANT = "torch-fp32"
 NAMED = ("cpu", "threads", "budget_s")  # what each run says of where and how long it ran
+TIES, SLOWER = 0.95, 0.80  # shares of right answers that are wanted, without and with a slowdown
 NEIGHBOURS = {  # seconds of work of a process of one thread, and of rest after them
     "none": None,
     "bursts": (2.0, 6.0),
@@ -194,6 +195,18 @@ def table(entries: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def reached(entries: list[dict]) -> str:
+    """Each setting's share of right answers, and whether that is what was wanted."""
+    found = []
+    trials = [entry for entry in entries if "verdict" in entry]
+    for kind, plant in dict.fromkeys((entry["neighbour"], entry["plant"]) for entry in trials):
+        right, wanted = ("slower", SLOWER) if plant else ("tie", TIES)
+        own = [entry["verdict"] == right for entry in trials if (entry["neighbour"], entry["plant"]) == (kind, plant)]
+        word = "reached" if np.mean(own) >= wanted else "not reached"
+        found.append(f"- neighbour {kind}, {plant:g}% planted: {right} in {np.mean(own):.0%} of the runs: {word}.")
+    return "\n".join(found)
+
+
 def facts(entries: list[dict]) -> str:
     """On what machine state, in words."""
     loads = [entry["load"] for entry in entries if "verdict" in entry]
@@ -251,7 +264,13 @@ def figure(entries: list[dict], path: Path) -> None:
 
 def show(args) -> None:
     entries = read(args.input)
-    words = {"table": table(entries), "facts": facts(entries), "idle": waiting(entries), "widths": widths(args.cells)}
+    words = {
+        "table": table(entries),
+        "reached": reached(entries),
+        "facts": facts(entries),
+        "idle": waiting(entries),
+        "widths": widths(args.cells),
+    }
     for name, text in words.items():
         print(f"{name}: {text}")
     if args.docs is None:
