@@ -172,10 +172,11 @@ def resources(paths: Sequence[Path | str], parameters: Mapping[str, float | None
     """Seconds and peak resident memory of each rule's run, out of Snakemake's benchmark files.
 
     paths: .../benchmarks/{rule}/{model}_{what}.tsv. Peak memory is also given as a multiple of the model's float32
-    weights, for the models of ``parameters`` {model: count}.
+    weights, for the models of ``parameters`` {model: count}. A rule whose file is gone (results brought from another
+    machine, a folder tidied up) has no row.
     """
     table = []
-    for path in sorted(map(Path, paths)):
+    for path in sorted(path for path in map(Path, paths) if path.is_file()):
         after = path.parts[path.parts.index("benchmarks") + 1 :] if "benchmarks" in path.parts else path.parts[-2:]
         rule, what = after[0].removesuffix(".tsv"), "/".join(after[1:]).removesuffix(".tsv")
         with open(path, newline="") as file:
