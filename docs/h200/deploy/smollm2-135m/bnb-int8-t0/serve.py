@@ -22,12 +22,7 @@ DEVICE = "cuda"
 THREADS = 4
 CONTEXT = 8192  # the longest sequence, in tokens
 # what stands around a prompt, in tokens and in text, and the tokens that end an answer
-HEAD, BEFORE, AFTER, STOP = (
-    [],
-    "\u003c|im_start|\u003esystem\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face\u003c|im_end|\u003e\n\u003c|im_start|\u003euser\n",
-    "\u003c|im_end|\u003e\n\u003c|im_start|\u003eassistant\n",
-    [2],
-)
+HEAD, BEFORE, AFTER, STOP = [], "\u003c|im_start|\u003esystem\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face\u003c|im_end|\u003e\n\u003c|im_start|\u003euser\n", "\u003c|im_end|\u003e\n\u003c|im_start|\u003eassistant\n", [2]
 TOKENIZER = Tokenizer.from_file(str(HERE / "tokenizer.json"))
 
 
@@ -57,9 +52,7 @@ class Model:
     def next(self, ids):
         """Read tokens; the likeliest next one."""
         ids = torch.tensor([ids], device=DEVICE)
-        return (
-            self.network(ids, past_key_values=self.past, use_cache=True, logits_to_keep=1).logits[0, -1].argmax().item()
-        )
+        return self.network(ids, past_key_values=self.past, use_cache=True, logits_to_keep=1).logits[0, -1].argmax().item()
 
 
 def answer(model, prompt, most):
