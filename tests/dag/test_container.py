@@ -42,7 +42,8 @@ def image(unbuilt):
 
 
 def test_no_engine(unbuilt, tmp_path):
-    for tool in ("bash", "sh", "git", "env"):
+    # which: Slurm's plugin calls it when it is loaded
+    for tool in ("bash", "sh", "git", "env", "which"):
         (tmp_path / tool).symlink_to(shutil.which(tool))
     done = unbuilt.snakemake(*FLAGS, check=False, PATH=str(tmp_path))
     assert "no apptainer and no singularity on PATH" in studies.only_error(done)
