@@ -135,14 +135,18 @@ class HfEngine:
 
     def cache_bytes(self, length: int) -> int:
         """Read off the cache itself, before and after a token: heads may share keys, and a state need not grow."""
-        token = self.prefill(torch.ones(1, PROBE, dtype=torch.int64))
+        token = self.prefill(self._probe())
         before = held(self.cache)
         self.decode(token)
         each = held(self.cache) - before
-        return before + (length - PROBE) * each
+        return before + (length - self._probe().shape[1]) * each
+
+    def _probe(self) -> torch.Tensor:
+        """A prompt (1, n) that is only run to look at what it leaves, with room for one more token."""
+        return torch.ones(1, max(1, min(PROBE, self.context - 1)), dtype=torch.int64)
 
     def proof(self) -> dict:
-        token = self.prefill(torch.ones(1, PROBE, dtype=torch.int64))
+        token = self.prefill(self._probe())
         return torch_proof(self.network, self.variant, lambda: self.decode(token))
 
 

@@ -1,7 +1,7 @@
 """Evaluate one cell: per-token log-probabilities by convention, divergence from the baseline, generated text."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +99,7 @@ def is_random(folder: Path) -> bool:
 
 
 def prepare(args, corpus: dict):
-    """Tokenizer, config, plans, the prompts' ids and why there are none: equal for each variant of a model."""
+    """Tokenizer, config, plans, the prompts' ids, what ends a text, what is said of prompting: equal for all variants."""
     if duplicates := {name for name in args.conventions if args.conventions.count(name) > 1}:
         raise UserError(f"evaluate.conventions: {', '.join(sorted(duplicates))} is named twice")
     for name in args.conventions:
@@ -113,19 +113,34 @@ def prepare(args, corpus: dict):
         conventions.plan(name, corpus["rows"], corpus["documents"], vocab, context, args.max_tokens or None)
         for name in args.conventions
     ]
-    prompts, unasked = [], ""
-    if args.generate_tokens > 0:
-        try:
-            prompts = generation.prompts(tokenizer, vocab, args.chat)
-        except Exception as error:  # the checkpoint's own template: no perplexity needs it
-            unasked = f"no text, the chat template fails ({errors.described(error)}): evaluate.chat: never does without"
+    refuse_beyond(plans, architecture.vocabulary(config))
+    stop = generation.stop_tokens(config, tokenizer, args.model_folder)
+    prompts, said = [], {}
+    try:
+        chat = args.chat == "auto" and bool(tokenizer.chat_template)
+        said["prompting"] = generation.prompting(tokenizer, vocab.decision, chat, stop)
+        prompts = generation.prompts(tokenizer, vocab, args.chat) if args.generate_tokens > 0 else []
+    except Exception as error:  # the checkpoint's own template: no perplexity needs it
+        reason = f"no text, the chat template fails ({errors.described(error)}): evaluate.chat: never does without"
+        said = {"generated_reason": reason}
     prompts = generation.fitting(prompts, args.generate_tokens, context)
-    return tokenizer, config, plans, prompts, unasked
+    return tokenizer, config, plans, prompts, stop, said
+
+
+def refuse_beyond(plans: Sequence[conventions.Plan], vocabulary: int) -> None:
+    """Raise CellFailure when the text has tokens that the model has no row for: a kernel may read any row in place."""
+    largest = max(int(window.tokens.max()) for plan in plans for window in plan.windows)
+    if largest >= vocabulary:
+        raise CellFailure(
+            "error",
+            f"the model's tokenizer gives the id {largest} on this text, and the model has {vocabulary} tokens: its "
+            "tokenizer is another model's, or was added to",
+        )
 
 
 def run(args, engine, prepared, baseline: Baseline | None, result: dict):
     """Score every plan, compare with the baseline, generate; fills ``result`` and returns it with the arrays."""
-    tokenizer, config, plans, prompts, unasked = prepared
+    tokenizer, config, plans, prompts, stop, said = prepared
     arrays: dict[str, np.ndarray] = {}
     visitor = make_visitor(args, plans[0], baseline)
     for plan in plans:
@@ -146,9 +161,6 @@ def run(args, engine, prepared, baseline: Baseline | None, result: dict):
         result["divergence"] = {first: visitor.summary()}
         arrays |= {f"{first}/{key}": array for key, array in visitor.arrays().items()}
     result |= judge(result["conventions"][first]["mean_nll"], architecture.vocabulary(config), baseline, first)
-    if unasked:
-        result["generated_reason"] = unasked
-    stop = generation.stop_tokens(config, tokenizer, args.model_folder)
     for place, (index, prompt) in enumerate(prompts.items()):
         ids = generation.greedy(engine, prompt, args.generate_tokens, stop)
         result["generated"].append(
@@ -159,10 +171,7 @@ def run(args, engine, prepared, baseline: Baseline | None, result: dict):
                 "first_difference": generation.first_difference(ids, baseline.text(place)) if baseline else None,
             }
         )
-    if not unasked:
-        chat = args.chat == "auto" and bool(tokenizer.chat_template)
-        result["prompting"] = generation.prompting(tokenizer, plans[0].bos, chat, stop)
-    return result, arrays, recorded
+    return result | said, arrays, recorded
 
 
 def check_rounding(convention: str, nll: np.ndarray, baseline: np.ndarray) -> None:

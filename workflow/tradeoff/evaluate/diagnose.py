@@ -226,8 +226,15 @@ def diagnose(args) -> dict:
         check_same(digests, quality.get("digests", {}), args)
         try:
             result = examine(quality, args.quality.with_suffix(".npz"), args, convention, mean, uniform)
+        except UserError:
+            raise
         except CellFailure as failure:
             return {**about, "status": failure.status, "reason": failure.reason}
+        except Exception as error:
+            if errors.full_disk(error):
+                raise
+            # whatever a library raises is this diagnosis' status, and ends no study
+            return {**about, "status": "error", "reason": errors.described(error)}
     return {**about, "status": "found" if result["fault"] else "not_found", **result}
 
 

@@ -14,7 +14,7 @@ def of_config(config) -> dict:
     decode_parameters: those that one decoded token must read. A table that is not also the head gives one row per
     token, so the position table and an untied input embedding are left out.
     context: the longest sequence, None where the config states no bound.
-    kv_values_per_token: numbers that the KV cache keeps for one token: 2 x layers x KV heads x head size.
+    kv_values_per_token: numbers that the KV cache grows by with a token.
     Raises UserError when the config fits no model of its type.
     """
     import torch
@@ -39,8 +39,29 @@ def of_config(config) -> dict:
         "context": architecture.context(config),
         "vocab_size": architecture.vocabulary(config),
         "layers": architecture.layers(config),
-        "kv_values_per_token": architecture.cache_values(config),
+        "kv_values_per_token": cache_growth(model),
     }
+
+
+def cache_growth(model) -> int:
+    """Numbers that the cache of ``model``, on the meta device, grows by with a token: seen, since names differ.
+
+    2 × layers × heads × head size by the config's names where a model cannot run there.
+    """
+    import torch
+    from transformers import DynamicCache
+
+    model = model.bfloat16()  # of experts, torch plans the product of this type alone there
+    cache, sizes = DynamicCache(config=model.config), []
+    try:
+        with torch.no_grad():
+            for _ in range(2):
+                model(torch.ones(1, 1, dtype=torch.int64, device="meta"), cache=cache, use_cache=True)
+                held = [part for layer in cache.layers for part in vars(layer).values()]
+                sizes.append(sum(part.numel() for part in held if isinstance(part, torch.Tensor)))
+    except Exception:  # a library refuses numbers that are not there in whatever way it likes
+        return architecture.cache_values(model.config)
+    return sizes[1] - sizes[0]
 
 
 def weight_bytes(facts: Mapping, bits: float) -> float:

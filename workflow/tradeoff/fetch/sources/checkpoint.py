@@ -45,7 +45,7 @@ def adopt(source: Path, target: Path, *, dtype: str, what: str) -> dict:
     already are copied byte for byte; else transformers saves what it read, which handles tied weights and names of old
     versions. Of a multimodal model, the text part.
     Returns ``dtype``, and what a reader must know: ``generation_settings`` that were left out, files ``left_out``,
-    and what the text model was ``taken_from``.
+    tensors ``unread``, and what the text model was ``taken_from``.
     Raises UserError when the model is not a causal LM, is quantized, weights are missing, or a .bin needs more than
     ``weights_only``.
     """
@@ -75,9 +75,14 @@ def adopt(source: Path, target: Path, *, dtype: str, what: str) -> dict:
     part = architecture.text(config)
     if part is not config:
         whole = kinds.whole_class(config, what)
-        state = text_part(complete(whole, config, state, dtype, what), causal, config, what)
+        outer, facts["unread"] = complete(whole, config, state, dtype, what)
+        state = text_part(outer, causal, config, what)
         facts["taken_from"] = whole.__name__
-    model = complete(causal, part, state, dtype, what)
+    model, unread = complete(causal, part, state, dtype, what)
+    facts.setdefault("unread", unread)
+    if facts["unread"]:
+        more = f" and {len(facts['unread']) - 1} more" if len(facts["unread"]) > 1 else ""
+        say(f"{what}: {facts['unread'][0]}{more} of its tensors are not read, as its config.json has no place for them")
     kinds.refuse_foresight(model, what)
     if dtype == stored and part is config and not others and all(file.endswith(".safetensors") for file in placed):
         for name in dict.fromkeys([*names, *placed]):
@@ -94,8 +99,10 @@ def adopt(source: Path, target: Path, *, dtype: str, what: str) -> dict:
 
 def generation_free(raw: dict, causal, source: Path, target: Path) -> None:
     """config.json in ``target``: the source's, without settings of generation, and with today's name of its class."""
-    changed = {key: value for key, value in raw.items() if key not in generation.in_config(raw)}
-    if not raw.get("text_config"):
+    changed = generation.without(raw)
+    if isinstance(inner := raw.get("text_config"), dict):
+        changed["text_config"] = generation.without(inner)
+    if not inner:
         changed["architectures"] = [causal.__name__]
     if changed == raw:
         copy(source / "config.json", target / "config.json")
@@ -132,8 +139,11 @@ def save(model, target: Path, what: str) -> None:
         ) from error
 
 
-def complete(causal, config, state: Mapping, dtype: str, what: str):
-    """The model of ``config`` with the weights ``state``; UserError when one is missing or has another shape."""
+def complete(causal, config, state: Mapping, dtype: str, what: str) -> tuple:
+    """The model of ``config`` with the weights ``state``, and the names of those that it has no place for.
+
+    UserError when one is missing or has another shape.
+    """
     import torch
 
     try:
@@ -145,7 +155,7 @@ def complete(causal, config, state: Mapping, dtype: str, what: str):
             f"the weights of {what} do not fit its config.json ({first_line(error)}): check the source"
         ) from error
     refuse_missing(report, what)
-    return model
+    return model, sorted(report["unexpected_keys"])
 
 
 def refuse_missing(report: Mapping, what: str) -> None:

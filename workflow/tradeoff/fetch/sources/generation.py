@@ -21,17 +21,31 @@ PLAIN = {
 }  # fmt: skip
 
 
+# what a config says of the way in which a library runs a model: not of what it computes
+RUNNING = {
+    "return_dict": True, "torchscript": False, "output_past": True,
+    "attn_implementation": None, "_attn_implementation": None, "_attn_implementation_internal": None,
+}  # fmt: skip
+
+
 def is_setting(key: str, value) -> bool:
     """Whether a key of generation says something that greedy decoding would not do by itself."""
     return key not in NO_SETTING and value is not None and value != PLAIN.get(key, False)
 
 
 def in_config(config: Mapping) -> dict:
-    """Settings of generation in ``config``, config.json as it stands, where old checkpoints have them."""
+    """Settings of generation, and of how a library runs a model, in ``config``, config.json as it stands."""
     from transformers import GenerationConfig
 
     known = GenerationConfig().to_dict()
-    return {key: value for key, value in config.items() if key in known and is_setting(key, value)}
+    found = {key: value for key, value in config.items() if key in known and is_setting(key, value)}
+    return found | {key: value for key, value in config.items() if key in RUNNING and value != RUNNING[key]}
+
+
+def without(config: Mapping) -> dict:
+    """``config`` without these settings."""
+    settings = in_config(config)
+    return {key: value for key, value in config.items() if key not in settings}
 
 
 def stated(source: Path, config: Mapping) -> tuple[dict, dict]:

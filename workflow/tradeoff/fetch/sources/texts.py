@@ -69,7 +69,7 @@ def wikiextractor(text: str) -> tuple[list[str], list[int]]:
         raise UserError("the corpus has no <doc ...> line, so it is not in format wikiextractor: correct `format`")
     rows, documents = [], []
     current: list[str] = []
-    for line in text.splitlines():
+    for line in text.split("\n"):  # no other sign ends a line: a form feed may stand within one
         opening = DOCUMENT.fullmatch(line.strip())
         if opening:
             current = [html.unescape(opening["title"]).strip()] if opening["title"] else []
