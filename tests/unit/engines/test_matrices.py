@@ -165,3 +165,9 @@ def test_products_in_branches_count_and_embeddings_do_not(tmp_path):
 def test_a_vector_is_no_matrix(tmp_path):
     nodes = [helper.make_node("MatMul", ["x", "frequencies"], ["y"])]
     assert proof(tmp_path, nodes, {"frequencies": floats(1, 8, 1)})["linear_weights"] == 0
+
+
+def test_the_probes_fit_a_context_of_a_few_tokens(tmp_path):
+    folder = tiny.build(tmp_path / "model", "gpt2", context=6)
+    assert load(folder).proof()["linear_weights"] > 0
+    assert load(folder).cache_bytes(6) == 6 * 2 * 2 * 64 * 4

@@ -112,8 +112,24 @@ def test_a_chat_template_that_raises_costs_the_text_alone(stage, llama, tmp_path
     result = stage.run("torch-fp32", *places, names=["windows-64"])
     assert result["status"] == "ok" and result["conventions"]["windows-64"]["perplexity"] > 1
     assert result["generated"] == [] and "a system turn is needed" in result["generated_reason"]
+    # nor does asking for no text ask the template
+    silent = stage.run("torch-fp32", *places, "--generate-tokens", "0", names=["windows-64"])
+    assert silent["status"] == "ok" and silent["conventions"]["windows-64"]["perplexity"] > 1
     plain = stage.run("torch-fp32", *places, "--chat", "never", names=["windows-64"])
     assert len(plain["generated"]) == 10 and "generated_reason" not in plain
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_this_cell_s_status(stage, llama, tmp_path):
+    folder = shutil.copytree(llama, tmp_path / "added")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens([f"[{index}]" for index in range(80)] + ["bridge"])
+    tokenizer.save_pretrained(folder)
+    files.write_manifest(folder, source={})
+    result = stage.run("torch-fp32", "--artifact", str(folder), "--model-folder", str(folder), names=["windows-64"])
+    assert result["status"] == "error"
+    assert re.match(
+        r"the model's tokenizer gives the id \d+ on this text, and the model has 320 tokens", result["reason"]
+    )
 
 
 def test_random_weights_have_no_accuracy(stage, monkeypatch, tmp_path):

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from tests import tiny
+from workflow.tradeoff import engines
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.evaluate import conventions, diagnose, hypotheses
 from workflow.tradeoff.files import read_json, write_json, write_manifest
@@ -197,6 +198,15 @@ def test_broken_artifact(tmp_path, trained, corpus):
     artifact = edit(trained["gpt2"], tmp_path / "scrambled", scramble)
     result = run(tmp_path, trained["gpt2"], corpus, rescored(artifact), artifact=artifact)
     assert result["fault"] == "artifact"
+
+
+def test_what_a_library_raises_is_the_diagnosis_own_status(tmp_path, trained, corpus, monkeypatch):
+    def load(*_):
+        raise AttributeError("no such layer\nadvice")
+
+    monkeypatch.setattr(engines, "load", load)
+    result = run(tmp_path, trained["gpt2"], corpus, 5.7)
+    assert result["status"] == "error" and result["reason"].startswith("AttributeError: no such layer (")
 
 
 def test_unknown_fault_is_not_named(tmp_path, trained, corpus):

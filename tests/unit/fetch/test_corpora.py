@@ -126,6 +126,13 @@ def test_refusals_of_local_text(tmp_path):
     refused("corpus", source, tmp_path, "UTF-8")
 
 
+def test_only_a_line_end_ends_a_line(tmp_path):
+    line = "One\u2028two\x0cthree\x85four.\n"
+    text = f'<doc id="1" title="T">\nT\n{line}</doc>\n'.encode()
+    assert fetched(tmp_path / "text", text, tmp_path, "wikiextractor")["rows"] == ["T\n", line]
+    assert fetched(tmp_path / "text", line.encode(), tmp_path)["rows"] == [line]
+
+
 def fetched(path: Path, data: bytes, tmp_path: Path, form: str = "wikitext") -> dict:
     path.write_bytes(data)
     source = {"source": "local", "path": str(path), "format": form, "sha256": digest(data)}

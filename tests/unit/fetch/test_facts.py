@@ -4,6 +4,7 @@ import pytest
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests import tiny
+from tests.architectures import MODELS, SMALL
 from workflow.tradeoff.fetch import facts
 
 LLAMA = {"model_type": "llama", "hidden_size": 2048, "num_attention_heads": 32}
@@ -42,6 +43,19 @@ def test_counts_are_those_of_the_weights(kind, tmp_path):
     assert found["tied"] == (kind != "llama-untied")
     assert found["context"] == tiny.CONTEXT
     assert found["vocab_size"] == tiny.VOCAB
+
+
+CACHES = {  # numbers that two layers keep of a token, by hand
+    "llama": 2 * 2 * 2 * 16, "GPT-BigCode": 2 * 2 * 16, "Falcon": 2 * 2 * 16, "GPT-NeoX": 2 * 2 * 4 * 16,
+    "DeepSeek-V3": 2 * (16 + 8), "Qwen3-Next": 2 * 2 * 16, "Mixtral": 2 * 2 * 2 * 16,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CACHES)
+def test_the_cache_is_counted_by_what_it_keeps(name):
+    """DeepSeek keeps a latent and one rotated key, Qwen3-Next's linear layers nothing that grows."""
+    kind, settings = MODELS.get(name, ("llama", SMALL))
+    assert facts.of_config(AutoConfig.for_model(kind, **settings))["kv_values_per_token"] == CACHES[name]
 
 
 def test_what_a_token_does_not_read():

@@ -61,6 +61,16 @@ def test_settings_are_left_out_and_named(name, where, plain, tmp_path, capsys):
     assert stop_tokens(config, tokenizer, model) == {256, 10}
 
 
+def test_how_a_library_is_to_run_it_is_no_part_of_a_model(plain, tmp_path):
+    said = {"return_dict": False, "torchscript": True, "attn_implementation": "flash_attention_2"}
+    folder = shutil.copytree(plain, tmp_path / "model")
+    own = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(own | said))
+    manifest = fetch.fetch_model("m", {"source": "local", "path": str(folder)}, tmp_path / "out")
+    assert manifest["generation_settings"] == said
+    assert torch.equal(generated(tmp_path / "out"), generated(plain))
+
+
 def test_a_file_that_is_no_json(plain, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(plain, folder)

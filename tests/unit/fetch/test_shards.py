@@ -85,6 +85,16 @@ def test_a_tensor_in_a_file_that_the_index_does_not_place_there_is_not_read(plai
     assert torch.equal(logits(tmp_path / "out"), logits(plain))
 
 
+def test_a_tensor_that_the_config_has_no_place_for_is_said(plain, tmp_path, capsys):
+    folder = shutil.copytree(plain, tmp_path / "model")
+    state = load_file(folder / "model.safetensors")
+    save_file(state | {"model.layers.0.self_attn.q_proj.bias": torch.ones(64)}, folder / "model.safetensors")
+    manifest = fetch.fetch_model("tiny", source(folder), tmp_path / "out")
+    assert manifest["unread"] == ["model.layers.0.self_attn.q_proj.bias"]
+    assert "q_proj.bias of its tensors are not read" in capsys.readouterr().err
+    assert torch.equal(logits(tmp_path / "out"), logits(plain))
+
+
 def test_one_file_goes_before_an_index(plain, tmp_path):
     folder = split(plain, tmp_path / "model")
     shutil.copy(plain / "model.safetensors", folder)

@@ -7,9 +7,9 @@
         --generate-tokens 48 --bos auto --device cpu --threads 2 --output results/demo/quality/smollm2/onnx-int8.json
 
 Beside the JSON it writes ``{variant}.npz`` ({convention}/nll, /block, /token; of the first convention also
-/kl, /dp, /same_top) and, for the baseline, ``{variant}.logprobs.npz``. A cell that fails writes the same files,
-empty, with its status and reason, and the stage still succeeds: its failure is data. The JSON carries the digests of
-what was loaded (``loaded``), of its arrays, and of what it was compared with.
+/kl, /dp, /same_top) and, for the baseline, ``{variant}.logprobs.npz`` and ``{variant}.plans.npz``, what was scored.
+A cell that fails writes the same files, empty, with its status and reason, and the stage still succeeds: its failure is
+data. The JSON carries the digests of what was loaded (``loaded``), of its arrays, and of what it was compared with.
 """
 
 import sys

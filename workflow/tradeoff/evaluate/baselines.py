@@ -9,28 +9,33 @@ import numpy as np
 from workflow.tradeoff import files, loaded
 from workflow.tradeoff.errors import UserError
 
+KEPT = ("logprobs", "plans")  # what lies beside a baseline's scores for the other cells of its model
+
 
 @dataclass
 class Baseline:
-    """What a cell is compared with: the baseline's JSON, its per-token arrays and its compact log-probabilities."""
+    """What a cell is compared with: the baseline's JSON, its per-token arrays, its compact log-probabilities, and
+    what it scored (``plans``).
+    """
 
     quality: dict
     tokens: dict[str, np.ndarray]
     recorded: dict[str, np.ndarray]
+    plans: dict[str, np.ndarray]
 
     def text(self, index: int) -> list[int]:
         return self.quality["generated"][index]["token_ids"]
 
 
 def read(path: str) -> Baseline | None:
-    """The three files of a baseline; None without a path, or when the baseline itself has no figures."""
+    """The files of a baseline; None without a path, or when the baseline itself has no figures."""
     if not path:
         return None
     quality = files.read_json(path)
     if quality["status"] != "ok":
         print(f"the baseline has no figures ({quality['status']}: {quality['reason']}): no divergence from it")
         return None
-    return Baseline(quality, *(_load(path, quality, name) for name in ("scores", "logprobs")))
+    return Baseline(quality, *(_load(path, quality, name) for name in ("scores", *KEPT)))
 
 
 def compared_with(path: str, own: Mapping[str, str]) -> dict[str, str]:

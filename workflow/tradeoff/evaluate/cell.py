@@ -11,7 +11,7 @@ from workflow.tradeoff import architecture, engines, errors, files, loaded, word
 from workflow.tradeoff import corpus as corpus_file
 from workflow.tradeoff.engines import weights
 from workflow.tradeoff.errors import CellFailure, UserError
-from workflow.tradeoff.evaluate import baselines, conventions, divergence, generation, scoring
+from workflow.tradeoff.evaluate import baselines, conventions, divergence, generation, plans, scoring
 from workflow.tradeoff.evaluate.baselines import Baseline
 from workflow.tradeoff.evaluate.prompts import PROMPTS
 from workflow.tradeoff.run import environment, shortage
@@ -24,17 +24,18 @@ BEYOND_REASON = 1.0
 ROUNDING = 1e-3
 
 
-def write(args, result: dict, arrays: dict[str, np.ndarray], recorded: dict[str, np.ndarray]) -> None:
-    """Write the arrays, and the JSON that knows them by their digests."""
+def write(args, result: dict, arrays: dict[str, np.ndarray], kept: Mapping[str, dict[str, np.ndarray]]) -> None:
+    """Write the arrays, and the JSON that knows them by their digests; kept: by name, what a baseline's cells need."""
     digests = result["digests"]
     digests["scores"] = write_arrays(baselines.beside(args.output, ".npz"), arrays)
     if args.variant == args.baseline:
-        digests["logprobs"] = write_arrays(baselines.beside(args.output, ".logprobs.npz"), recorded)
+        for name in baselines.KEPT:
+            digests[name] = write_arrays(baselines.beside(args.output, f".{name}.npz"), kept.get(name, {}))
     files.write_json(args.output, result)
 
 
-def evaluate(args, digests: Mapping[str, str]) -> tuple[dict, dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The quality JSON, the per-token arrays, and the compact log-probabilities (of the baseline, else empty).
+def evaluate(args, digests: Mapping[str, str]) -> tuple[dict, dict[str, np.ndarray], dict[str, dict]]:
+    """The quality JSON, the per-token arrays, and what a baseline keeps for its model's other cells (else empty).
 
     digests: of the artifact and the model (``loaded.digests``).
     """
@@ -43,8 +44,8 @@ def evaluate(args, digests: Mapping[str, str]) -> tuple[dict, dict[str, np.ndarr
     try:
         if is_random(args.model_folder):
             raise CellFailure("not_applicable", "the weights are random: they have speed and memory, but no accuracy")
-        prepared = prepare(args, corpus)
         baseline = baselines.read("" if args.variant == args.baseline else args.baseline_quality)
+        prepared = prepare(args, corpus, baseline)
         engine = engines.load(VARIANTS[args.variant], args.artifact, args.model_folder, args.device, args.threads)
         return run(args, engine, prepared, baseline, result)
     except UserError:
@@ -98,8 +99,11 @@ def is_random(folder: Path) -> bool:
     return manifest.is_file() and bool(files.read_json(manifest).get("random"))
 
 
-def prepare(args, corpus: dict):
-    """Tokenizer, config, plans, the prompts' ids, what ends a text, what is said of prompting: equal for all variants."""
+def prepare(args, corpus: dict, baseline: Baseline | None):
+    """Tokenizer, config, plans, the prompts' ids, what ends a text, what is said of prompting: equal for each variant.
+
+    The plans are the baseline's own, where it kept those that are asked for here.
+    """
     if duplicates := {name for name in args.conventions if args.conventions.count(name) > 1}:
         raise UserError(f"evaluate.conventions: {', '.join(sorted(duplicates))} is named twice")
     for name in args.conventions:
@@ -109,11 +113,12 @@ def prepare(args, corpus: dict):
     config = AutoConfig.from_pretrained(args.model_folder, **local)
     vocab = conventions.vocabulary(tokenizer, args.bos)
     context = architecture.longest(config)
-    plans = [
+    wanted = baseline and plans.stored(baseline.plans, plans.settings(args))
+    wanted = wanted or [
         conventions.plan(name, corpus["rows"], corpus["documents"], vocab, context, args.max_tokens or None)
         for name in args.conventions
     ]
-    refuse_beyond(plans, architecture.vocabulary(config))
+    refuse_beyond(wanted, architecture.vocabulary(config))
     stop = generation.stop_tokens(config, tokenizer, args.model_folder)
     prompts, said = [], {}
     try:
@@ -124,12 +129,12 @@ def prepare(args, corpus: dict):
         reason = f"no text, the chat template fails ({errors.described(error)}): evaluate.chat: never does without"
         said = {"generated_reason": reason}
     prompts = generation.fitting(prompts, args.generate_tokens, context)
-    return tokenizer, config, plans, prompts, stop, said
+    return tokenizer, config, wanted, prompts, stop, said
 
 
-def refuse_beyond(plans: Sequence[conventions.Plan], vocabulary: int) -> None:
+def refuse_beyond(wanted: Sequence[conventions.Plan], vocabulary: int) -> None:
     """Raise CellFailure when the text has tokens that the model has no row for: a kernel may read any row in place."""
-    largest = max(int(window.tokens.max()) for plan in plans for window in plan.windows)
+    largest = max(int(window.tokens.max()) for plan in wanted for window in plan.windows)
     if largest >= vocabulary:
         raise CellFailure(
             "error",
@@ -140,12 +145,12 @@ def refuse_beyond(plans: Sequence[conventions.Plan], vocabulary: int) -> None:
 
 def run(args, engine, prepared, baseline: Baseline | None, result: dict):
     """Score every plan, compare with the baseline, generate; fills ``result`` and returns it with the arrays."""
-    tokenizer, config, plans, prompts, stop, said = prepared
+    tokenizer, config, wanted, prompts, stop, said = prepared
     arrays: dict[str, np.ndarray] = {}
-    visitor = make_visitor(args, plans[0], baseline)
-    for plan in plans:
+    visitor = make_visitor(args, wanted[0], baseline)
+    for plan in wanted:
         label = f"{args.model} {args.variant} {plan.convention}"
-        scores = scoring.score(engine, plan, args.batch_tokens, visitor if plan is plans[0] else None, label)
+        scores = scoring.score(engine, plan, args.batch_tokens, visitor if plan is wanted[0] else None, label)
         if baseline:
             baselines.check_paired(plan.convention, scores.token, baseline)
             if {VARIANTS[name].precision for name in (args.variant, args.baseline)} == {"fp32"}:
@@ -153,10 +158,12 @@ def run(args, engine, prepared, baseline: Baseline | None, result: dict):
         for key in ("nll", "block", "token"):
             arrays[f"{plan.convention}/{key}"] = getattr(scores, key)
         result["conventions"][plan.convention] = figures(plan, scores)
-    recorded = {}
-    first = plans[0].convention
+    kept = {}
+    first = wanted[0].convention
+    if args.variant == args.baseline:
+        kept["plans"] = plans.arrays(wanted, plans.settings(args))
     if isinstance(visitor, divergence.Recorder):
-        recorded = visitor.arrays(first)
+        kept["logprobs"] = visitor.arrays(first)
     elif visitor:
         result["divergence"] = {first: visitor.summary()}
         arrays |= {f"{first}/{key}": array for key, array in visitor.arrays().items()}
@@ -171,7 +178,7 @@ def run(args, engine, prepared, baseline: Baseline | None, result: dict):
                 "first_difference": generation.first_difference(ids, baseline.text(place)) if baseline else None,
             }
         )
-    return result | said, arrays, recorded
+    return result | said, arrays, kept
 
 
 def check_rounding(convention: str, nll: np.ndarray, baseline: np.ndarray) -> None:
@@ -190,7 +197,7 @@ def check_rounding(convention: str, nll: np.ndarray, baseline: np.ndarray) -> No
         )
 
 
-def make_visitor(args, plan, baseline: Baseline | None):
+def make_visitor(args, plan: conventions.Plan, baseline: Baseline | None):
     """Records the baseline's log-probabilities, compares a cell with the recorded ones, or None."""
     if args.variant == args.baseline:
         limit = min(args.divergence_tokens, plan.tokens)

@@ -25,7 +25,7 @@ from workflow.tradeoff.run import config
 
 # what stands for bytes: equal wherever two runs have it
 SAME = ("models/*/manifest.json", "artifacts/*/*/manifest.json", "corpus/*.json")
-CELLS = {"speed": (".json",), "quality": (".json", ".npz", ".logprobs.npz", ".diagnosis.json")}
+CELLS = {"speed": (".json",), "quality": (".json", ".npz", ".logprobs.npz", ".plans.npz", ".diagnosis.json")}
 BESIDE = ("environment.json", "preflight.json", "benchmarks/*/*.tsv")
 # settings of a protocol's record that are facts of its run, not of how it was asked to run
 TAKEN = ("pairing", "pairing_reason")
