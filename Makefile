@@ -6,7 +6,7 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
-CORES ?= 1
+CORES ?= 2
 FLAVOUR ?= cuda
 VENV := .venv
 # rules call `python`: the environment's own

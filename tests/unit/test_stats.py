@@ -41,7 +41,7 @@ def test_many_replicates_cover_about_as_promised():
 
 
 # (pairs of processes at first, at most, turns of each): what the config's default and its limits come to
-PLANS = [(4, 4, 2), (4, 6, 2), (4, 12, 2), (3, 3, 2), (3, 8, 1), (6, 12, 4)]
+PLANS = [(6, 6, 2), (6, 8, 2), (6, 20, 2), (4, 12, 2), (3, 3, 2), (3, 8, 1), (6, 12, 4)]
 # standard deviations of a log ratio (between pairs of processes, between their turns), about the precision asked for
 SCATTER = [(0.01, 0.01), (0.03, 0.03), (0.06, 0.03), (0.02, 0.1), (0.0, 0.05)]
 

@@ -21,14 +21,18 @@ class Runner:
         self.variant, self.log, self.fails, self.artifact = name, log, fails, artifact or Path(__file__).parent
         self.seconds, self.lost = endless(seconds), endless(lost)
 
-    def start(self):
+    def start(self, meanwhile=lambda: None):
         self.log.append(("start", self.variant))
+        meanwhile()
         if self.fails and self.fails(self.log):
             raise CellFailure("out_of_memory", "the process was killed")
         return Process(self)
 
     def warm(self):
         self.log.append(("import", self.variant))
+
+    def passed(self):
+        self.log.append(("passed", self.variant))
 
 
 def endless(values):
@@ -94,6 +98,12 @@ def test_two_live_processes_take_turns_and_are_made_anew():
     ]  # fmt: skip
 
 
+def test_the_studys_protocol_is_taken_in_three_pairs_and_no_more():
+    taken, log = run(pairs=5)
+    assert did(log, "study") == ["c", "b", "b", "c", "c", "b"]
+    assert [len(entry["study"]["samples"]) for entry in taken["processes"]] == [1] * 6 + [0] * 4
+
+
 def test_memory_and_proof_are_of_a_process_of_the_cell_that_is_alone():
     _, log = run()
     alive = {}
@@ -102,8 +112,9 @@ def test_memory_and_proof_are_of_a_process_of_the_cell_that_is_alone():
         if what in ("memory", "proof"):
             assert who == "c" and not alive.get("b"), what
     assert did(log, "memory", "proof") == ["c", "c"]
-    # the libraries are shared by later processes only
-    assert log.index(("import", "c")) > log.index(("memory", "c"))
+    # the libraries are shared by later processes only; native ones when the cell is known to run
+    assert log.index(("import", "c")) == log.index(("start", "c")) + 1
+    assert [entry[0] for entry in log].count("import") == 2 and log.index(("passed", "c")) > log.index(("end", "c"))
 
 
 def test_the_baselines_own_cell_has_no_partner():

@@ -1,5 +1,6 @@
 """A live process: asked over a socket, stopped while it waits, dead with its parent, and what its death means."""
 
+import gc
 import subprocess
 import sys
 import time
@@ -84,3 +85,15 @@ def test_an_engine_behind_it(folder):
         assert process.ask("study", runs=1)["samples"][0]["new_tokens"] == 10
         with pytest.raises(UserError, match="lower one of them"):
             process.ask("turn", load={"prompt_tokens": 512, "new_tokens": 1})
+
+
+def test_what_cannot_be_imported_ahead_is_left_to_the_process(folder, tmp_path):
+    Runner("torch-fp32", tmp_path / "nothing", (), model=folder).warm()
+    with pytest.raises(CellFailure) as failed:
+        Process(
+            Runner(
+                "torch-fp32", tmp_path / "nothing", ("--model-folder", str(folder), "--device", "cpu", "--threads", "1")
+            )
+        )
+    assert failed.value.status == "error"
+    assert gc.isenabled()

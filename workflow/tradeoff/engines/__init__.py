@@ -23,10 +23,19 @@ def load(variant: Variant, artifact: Path, model: Path, device: str, threads: in
 
 
 def warm(variant: Variant, artifact: Path) -> None:
-    """Import what loading ``artifact`` imports beside its engine, for processes that are forked off; load nothing."""
+    """Import what processes that are forked off would import to load ``artifact``, for any time.
+
+    It has no native code but torch's, which might not run on this machine and take the importing process along.
+    """
+    if variant.engine == "hf":
+        _module(variant).warm(artifact)
+
+
+def passed(variant: Variant, artifact: Path) -> None:
+    """A process has loaded and run ``artifact``: for those that follow, import the rest and leave checks out."""
     module = _module(variant)
-    if hasattr(module, "warm"):
-        module.warm(variant, artifact)
+    if hasattr(module, "passed"):
+        module.passed(variant, artifact)
 
 
 def _module(variant: Variant):

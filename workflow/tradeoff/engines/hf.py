@@ -35,10 +35,14 @@ def load(variant: Variant, artifact: Path, model: Path, device: str, threads: in
     return HfEngine(load_model(variant, artifact, device), variant, device)
 
 
-def warm(variant: Variant, artifact: Path) -> None:
-    """Import the model's class and, where it would not touch a GPU, bitsandbytes: 0.7 and 1.3 s of each process."""
+def warm(artifact: Path) -> None:
+    """Import the model's class, most of what a process takes to start."""
     config = AutoConfig.from_pretrained(artifact, local_files_only=True, trust_remote_code=False)
     MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+
+
+def passed(variant: Variant, artifact: Path) -> None:
+    """Import bitsandbytes where it would not touch a GPU."""
     if variant.quantizer == "bitsandbytes" and not torch.cuda.is_available():
         importlib.import_module("transformers.integrations.bitsandbytes")
         importlib.import_module("bitsandbytes")

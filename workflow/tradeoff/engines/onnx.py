@@ -42,6 +42,11 @@ def load(variant: Variant, artifact: Path, model: Path, device: str, threads: in
     return engine
 
 
+def passed(variant: Variant, artifact: Path) -> None:
+    """Processes that are forked off need not check this file's kernels again."""
+    onnx_kernels.checked.add(artifact / "model.onnx")
+
+
 class OnnxEngine:
     """An exported causal LM in ONNX Runtime, with or without past key values as its graph has it."""
 

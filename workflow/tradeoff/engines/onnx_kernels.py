@@ -21,10 +21,16 @@ ROWS = (1, 2, 17, 33)  # of activations: one token, and prompts that fill a bloc
 COLUMNS = 1024  # of a wider matrix so many are tried, and those that its width leaves over
 # weights of 7 bits: of 8, CPUs without VNNI add up two products in 16 bits, which is a limit of theirs, and known
 LEAST, MOST = -64, 63
+checked: set[Path] = set()  # files whose kernels were found right in a process that this one was forked off
 
 
 def check(path: Path, threads: int) -> None:
-    """Raise CellFailure unless this machine's integer products of the shapes in the file at ``path`` are right."""
+    """Raise CellFailure unless this machine's integer products of the shapes in the file at ``path`` are right.
+
+    Nothing is done for one of ``checked``.
+    """
+    if path in checked:
+        return
     wrong = [shape for shape in shapes(path) if not right(*shape, threads)]
     if wrong:
         listed = ", ".join(f"{rows}×{columns}" for rows, columns, _ in wrong[:4])

@@ -55,10 +55,10 @@ def measure(args) -> dict:
     for name in ("model_folder", "device", "threads"):
         flags += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
     fresh = args.device == "cuda"  # nothing that may have touched CUDA is forked
-    cell = Runner(args.variant, args.artifact, tuple(flags), fresh)
+    cell = Runner(args.variant, args.artifact, tuple(flags), fresh, model=args.model_folder)
     baseline = None
     if args.variant != args.baseline:
-        baseline = Runner(args.baseline, args.baseline_artifact, tuple(flags), fresh)
+        baseline = Runner(args.baseline, args.baseline_artifact, tuple(flags), fresh, model=args.model_folder)
     plan = Plan(
         load={"prompt_tokens": args.prompt_tokens, "new_tokens": args.new_tokens},
         **{name: getattr(args, name) for name in ("warmup", "turns", "pairs", "precision", "budget_s", "study_runs")},

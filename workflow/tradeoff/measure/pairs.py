@@ -34,8 +34,9 @@ class Plan:
     load: prompt_tokens and new_tokens of a turn, and ``sequences`` where it is not the study's standard load.
     warmup: untimed generations of a new process. turns: of each process. pairs: of processes, at least. precision:
     half-width of the speedup's interval, as a share, at which it is enough. budget_s: seconds within which the last
-    pair should end. study_runs: of the study's protocol in a process. lost_share: of a sample's time that others may
-    take of a core; 1 and more: any. proof: whether it is asked what ran, and not only what the load holds.
+    pair should end. study_runs: of the study's protocol, in each process of the first MINIMUM pairs.
+    lost_share: of a sample's time that others may take of a core; 1 and more: any. proof: whether it is asked what ran,
+    and not only what the load holds.
     """
 
     load: Mapping[str, int]
@@ -100,7 +101,7 @@ def measure(cell: Runner, baseline: Runner | None, plan: Plan, apart: str = "") 
         if number == 0:
             proof = {key: records[0].pop(key) for key in PROOF if key in records[0]}
             for runner in roles.values():
-                runner.warm()  # they run: the next processes may share what is imported here
+                runner.passed()
         taken += records
         number += 1
         longest = max(longest, time.monotonic() - begun) if number > 1 else 0.0
@@ -142,6 +143,7 @@ class Pair:
 
     def __init__(self, roles: Mapping[str, Runner], number: int, plan: Plan, patience: Patience):
         self.roles, self.number, self.plan, self.patience = roles, number, plan, patience
+        self.study_runs = plan.study_runs if number < MINIMUM else 0
 
     def live(self) -> list[dict]:
         """Both side by side. Raises Crowded when they cannot be."""
@@ -160,7 +162,7 @@ class Pair:
                     for turn in range(self.plan.turns):
                         for role in order if turn % 2 == 0 else order[::-1]:
                             self.turn(processes[role], records[role], turn)
-                    for run in range(self.plan.study_runs):
+                    for run in range(self.study_runs):
                         for role in order if run % 2 == 0 else order[::-1]:
                             self.study(processes[role], records[role], run)
             except CellFailure as failed:
@@ -180,7 +182,7 @@ class Pair:
                     self.peaks(process, record)
                 for turn in range(self.plan.turns):
                     self.turn(process, record, turn)
-                for run in range(self.plan.study_runs):
+                for run in range(self.study_runs):
                     self.study(process, record, run)
                 if first:
                     self.prove(process, record)
@@ -201,16 +203,22 @@ class Pair:
         """A process of a role, loaded and warm, and the record of it."""
         runner = self.roles[role]
         try:
-            process = stack.enter_context(runner.start())
+            # the first process of all is as a deployment's, that of the baseline shares what is imported meanwhile
+            first = self.number == place == 0
+            process = stack.enter_context(runner.start(self.warm) if first else runner.start())
             # of the first process of all, the generation for the peaks of memory is one of these
-            done = 1 if self.number == place == 0 else 0
-            process.ask("warm", load=self.plan.load, times=max(0, self.plan.warmup - done))
+            process.ask("warm", load=self.plan.load, times=max(0, self.plan.warmup - first))
         except CellFailure as failed:
             if role == "cell":
                 raise
             raise BaselineFailed(failed.status, f"its baseline, {runner.variant}: {failed.reason}") from failed
         record = {"role": role, "replicate": self.number, "order": place, **process.ready}
         return process, {**record, "samples": [], "rejected": [], "study": {"samples": []}}
+
+    def warm(self) -> None:
+        """Import what the processes after the first would each import."""
+        for runner in self.roles.values():
+            runner.warm()
 
     def turn(self, process: Process, record: dict, turn: int) -> None:
         """One sample; one that was disturbed is taken again, as long as there is patience."""

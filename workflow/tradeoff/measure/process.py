@@ -7,12 +7,14 @@ While it is stopped none of its threads can run, so it costs the one whose turn 
 holds; its engine is as it would be deployed, spinning threads included.
 """
 
+import contextlib
 import json
 import os
 import select
 import signal
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +31,7 @@ class Runner:
     """What a process of a role (the cell or its baseline) runs.
 
     flags: those of ``sample`` that both roles have. fresh: started as a new interpreter, not forked. server: the
-    function that serves.
+    function that serves. model: the folder of the tokenizer, where the texts' tokens are to be shared.
     """
 
     variant: str
@@ -37,16 +39,35 @@ class Runner:
     flags: tuple[str, ...]
     fresh: bool = False
     server: str = SERVER
+    model: Path | None = None
 
-    def start(self) -> "Process":
-        return Process(self)
+    def start(self, meanwhile: Callable[[], None] = lambda: None) -> "Process":
+        """A new process; ``meanwhile`` is done while it loads."""
+        return Process(self, meanwhile)
 
     def warm(self) -> None:
-        """Import here what the next processes would each import; nothing where they are not forked off this one."""
-        if not self.fresh:
-            from workflow.tradeoff import engines  # not before the thread counts are set
+        """Have here what the processes that follow would each import, and the tokens; nothing where none is forked.
 
+        What fails here is not judged: it fails in the process too, which says what that means.
+        """
+        if self.fresh:
+            return
+        with fork.importing(), contextlib.suppress(Exception):
+            # not before the thread counts are set
+            from workflow.tradeoff import engines
+            from workflow.tradeoff.measure import sample
+
+            if self.model:
+                sample.share(self.model)
             engines.warm(VARIANTS[self.variant], self.artifact)
+
+    def passed(self) -> None:
+        """A process has run it: native libraries are safe to have here, and its checks need no repetition."""
+        if not self.fresh:
+            from workflow.tradeoff import engines
+
+            with fork.importing():
+                engines.passed(VARIANTS[self.variant], self.artifact)
 
 
 class Process:
@@ -55,7 +76,7 @@ class Process:
     Raises CellFailure when it cannot load, or dies; UserError for a study that it finds broken.
     """
 
-    def __init__(self, runner: Runner):
+    def __init__(self, runner: Runner, meanwhile: Callable[[], None] = lambda: None):
         self.runner, self.ended = runner, None
         # not a pipe: nobody reads it while it speaks
         self.log = os.fdopen(os.memfd_create("log"), "w+b")
@@ -69,6 +90,7 @@ class Process:
             self.pid = fork.start(runner.server, arguments, self.log.fileno(), runner.fresh, keep=[number])
         self.answers = self.channel.makefile("r")
         try:
+            meanwhile()
             self.ready = self._answer()
             self._stop()
         except BaseException:

@@ -12,6 +12,7 @@ Commands: ``warm`` (load, times), ``turn`` (load): one timed generation; ``study
 first answer says how loading went. A load with ``sequences`` is a batch of so many prompts of one length.
 """
 
+import functools
 import itertools
 import json
 import socket
@@ -127,10 +128,17 @@ def study(engine: Engine, ids: torch.Tensor, runs: int) -> list[dict]:
     return results
 
 
+@functools.cache
 def encode(model: Path, text: str) -> torch.Tensor:
-    """Token ids (1, T) of a text, without special tokens."""
+    """Token ids (1, T) of a text, without special tokens; kept, since loading a tokenizer is what takes the time."""
     tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True, trust_remote_code=False)
     return torch.tensor([tokenizer(text, add_special_tokens=False).input_ids])
+
+
+def share(model: Path) -> None:
+    """Keep the ids of all texts, for the processes that are forked off this one."""
+    for text in (PASSAGE, STUDY_PROMPT):
+        encode(model, text)
 
 
 def passage_ids(model: Path, length: int, sequences: int = 1) -> torch.Tensor:
