@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedTokenizerFast
 
 from workflow.tradeoff.fetch.sources import byte_tokenizer
 
@@ -116,9 +117,35 @@ def write(folder: Path, settings, *, seed: int = 0, steps: int = 0, context: int
     return folder
 
 
-def train(model: torch.nn.Module, context: int, steps: int = 150) -> float:
-    """Train on windows of TEXT that fill the context; the last loss, in nats a byte (chance is ln 320 = 5.8)."""
-    text = torch.tensor(list(TEXT.encode()))  # the tokenizer's ids are the bytes
+def with_vocabulary(folder: Path, template: str | None = None, trained: bool = False) -> Path:
+    """A tiny Llama with GPT-2's way of splitting, trained merges and a special token; template: of its chat."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=310, special_tokens=["<|end|>"], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator([TEXT, "3 33 333 3333 " * 9], trainer)
+    settings = config("llama")
+    settings.bos_token_id = settings.eos_token_id = settings.pad_token_id = tokenizer.token_to_id("<|end|>")
+    write(folder, settings)
+    if trained:
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        train(model, 64, ids=tokenizer.encode(TEXT).ids)
+        model.eval().save_pretrained(folder)
+    made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>")
+    made.chat_template = template
+    made.save_pretrained(folder)
+    return folder
+
+
+def train(model: torch.nn.Module, context: int, steps: int = 150, ids: list[int] | None = None) -> float:
+    """Train on windows of TEXT that fill the context; the last loss, in nats a token (chance is ln 320 = 5.8).
+
+    ids: of TEXT's tokens; without, its bytes.
+    """
+    text = torch.tensor(ids or list(TEXT.encode()))
     text = text.repeat(2 + context // len(text))
     starts = torch.randint(len(text) - context, (steps,))
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)

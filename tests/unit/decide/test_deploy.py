@@ -14,7 +14,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from tests import synthetic, tiny
-from workflow.tradeoff import engines
+from workflow.tradeoff import asking, engines
 from workflow.tradeoff.decide import deploy
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.evaluate import generation
@@ -88,22 +88,49 @@ def test_what_is_served_writes_what_was_measured(study, output, name):
         program["answer"](model, "a" * 600, 1)
 
 
-def test_the_server_answers_over_http_with_the_runtime_alone(study, output):
-    measured = json.loads((study / "quality/llama/onnx-fp32-kv.json").read_text())["generated"][0]
+def post(address, **asked):
+    with request.urlopen(address, json.dumps(asked).encode()) as reply:
+        return reply.read().decode()
+
+
+@pytest.fixture
+def server(output):
+    """The address of a server in a process that has neither torch nor transformers."""
     program = output / "llama/onnx-fp32-kv/serve.py"
     lacking = "import sys; sys.modules.update(torch=None, transformers=None); import runpy; "
     code = f"{lacking}sys.argv = ['serve.py', '--port', '0']; runpy.run_path({str(program)!r}, run_name='__main__')"
-    server = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    try:
-        address = server.stdout.readline().strip()
-        with request.urlopen(address, json.dumps({"prompt": "Hello?", "max_tokens": NEW}).encode()) as reply:
-            choice = json.load(reply)["choices"][0]
-        assert (choice["token_ids"], choice["text"]) == (measured["token_ids"], measured["text"])
-        with pytest.raises(HTTPError, match="400"):
-            request.urlopen(address, b'{"words": "none"}')
-    finally:
-        server.terminate()
-        server.wait()
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    yield process.stdout.readline().strip().removesuffix("/v1/completions")
+    process.terminate()
+    process.wait()
+
+
+def test_the_server_answers_in_openais_form_with_the_runtime_alone(study, server):
+    stored = json.loads((study / "quality/llama/onnx-fp32-kv.json").read_text())
+    measured, prompting = stored["generated"][0], stored["prompting"]
+    asked = asking.body(prompting, "Hello?", NEW)
+    chat = server + asking.path(prompting)
+    assert chat.endswith("/v1/chat/completions")
+    assert asking.text(json.loads(post(chat, **asked))) == measured["text"]
+    plain = json.loads(post(server + "/v1/completions", prompt="<user>Hello?</end><assistant>", max_tokens=NEW))
+    assert (plain["choices"][0]["token_ids"], asking.text(plain)) == (measured["token_ids"], measured["text"])
+    assert plain["usage"]["completion_tokens"] == len(measured["token_ids"])
+    events = [line.removeprefix("data: ") for line in post(chat, **asked, stream=True).splitlines() if line]
+    parts = [json.loads(event) for event in events[:-1]]
+    assert events[-1] == "[DONE]" and parts[-1]["usage"]["completion_tokens"] == len(measured["token_ids"])
+    assert "".join(part["choices"][0]["delta"]["content"] for part in parts) == measured["text"]
+    assert len(parts) == len(measured["token_ids"]) + 1  # one event a token, and the last words
+    with request.urlopen(server + "/health") as reply:
+        assert json.load(reply) == {"status": "ok"}
+
+
+@pytest.mark.parametrize(
+    "asked", [{"words": "none"}, {"messages": [{"role": "system", "content": "x"}]}, {"messages": 1}]
+)
+def test_a_request_that_makes_no_sense_is_refused_and_the_server_goes_on(server, asked):
+    with pytest.raises(HTTPError, match="400"):
+        post(server + "/v1/chat/completions", **asked)
+    assert json.loads(post(server + "/v1/completions", prompt=[72, 101], max_tokens=1))["choices"]
 
 
 def test_the_folder_says_what_it_is_and_what_was_measured(study, output):
@@ -119,15 +146,20 @@ def test_the_folder_says_what_it_is_and_what_was_measured(study, output):
     assert "onnx-fp32-kv/README.md" in (output / "README.md").read_text()
 
 
-def test_a_gguf_file_is_served_by_llama_server(study):
+def test_a_gguf_file_is_served_by_llama_cpps_server_in_the_wheel_or_its_own_program(study):
     folder = study / "artifacts/llama/gguf-q8_0"
     folder.mkdir(parents=True)
     (folder / "model.gguf").write_bytes(b"GGUF")
     write_manifest(folder, source={}, vocabulary=None, why="other splits")
+    output = deployed(study, ["gguf-q8_0"])
+    text = (output / "llama/gguf-q8_0/README.md").read_text()
+    assert f"python {output}/llama/gguf-q8_0/serve.py" in text and "pip install tokenizers xllamacpp\n" in text
+    assert "This file has no vocabulary (other splits)" in text and "llama-server --model" not in text
+    with pytest.raises(SystemExit, match=r"no vocabulary.* takes none without: other splits"):
+        runpy.run_path(str(output / "llama/gguf-q8_0/serve.py"))["Model"]()
+    write_manifest(folder, source={}, vocabulary="smollm")
     text = (deployed(study, ["gguf-q8_0"]) / "llama/gguf-q8_0/README.md").read_text()
     assert f"llama-server --model {folder}/model.gguf --threads 1 --ctx-size 512 --host 127.0.0.1" in text
-    assert "This file has no vocabulary (other splits)" in text
-    assert not (study / "deploy/llama/gguf-q8_0/serve.py").exists()
 
 
 def test_without_a_winner_the_end_says_so(study):

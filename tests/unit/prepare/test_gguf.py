@@ -7,12 +7,10 @@ import gguf as package
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
     LlamaConfig,
     MistralConfig,
-    PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
 )
@@ -175,23 +173,8 @@ def test_threads_change_no_byte(model, tmp_path):
     assert files.sha256(one) == files.sha256(two)
 
 
-def with_vocabulary(folder):
-    """A tiny Llama with GPT-2's way of splitting, trained merges and a special token."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=310, special_tokens=["<|end|>"], initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator([tiny.TEXT, "3 33 333 3333 " * 9], trainer)
-    tiny.build(folder, "llama")
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>").save_pretrained(folder)
-    return folder
-
-
 def test_the_vocabulary_is_written_and_splits_text_as_the_models_own(tmp_path):
-    folder = with_vocabulary(tmp_path / "model")
+    folder = tiny.with_vocabulary(tmp_path / "model")
     said = gguf_convert.write(folder, tmp_path / "a.gguf", "f16", threads=1)
     assert said == {"vocabulary": "gpt-2"}
     fields = Reader(tmp_path / "a.gguf").fields
@@ -202,7 +185,7 @@ def test_the_vocabulary_is_written_and_splits_text_as_the_models_own(tmp_path):
 
 
 def test_a_vocabulary_that_splits_otherwise_is_left_out(tmp_path, monkeypatch):
-    folder = with_vocabulary(tmp_path / "model")
+    folder = tiny.with_vocabulary(tmp_path / "model")
     monkeypatch.setattr(gguf.gguf_convert.gguf_vocabulary, "splits", lambda _: ["smollm"])
     said = gguf_convert.write(folder, tmp_path / "a.gguf", "f16", threads=1)
     assert said["vocabulary"] is None and "smollm: it splits" in said["why"]
@@ -210,7 +193,7 @@ def test_a_vocabulary_that_splits_otherwise_is_left_out(tmp_path, monkeypatch):
 
 
 def test_the_file_as_it_came_is_kept_and_its_vocabulary_taken_over(tmp_path):
-    folder = with_vocabulary(tmp_path / "model")
+    folder = tiny.with_vocabulary(tmp_path / "model")
     gguf_convert.write(folder, tmp_path / "came.gguf", "q8_0", threads=1)
     (tmp_path / "came.gguf").rename(folder / "source.gguf")
     files.write_manifest(folder, source={})

@@ -8,13 +8,14 @@ OUTPUT/command.txt   the answer's commands, for the end of a run
 OUTPUT/README.md, OUTPUT/{model}/{variant}/README.md, serve.py, tokenizer.json
 """
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from workflow.tradeoff import architecture, errors, templates, variants
+from workflow.tradeoff import architecture, asking, errors, templates, variants
 from workflow.tradeoff.decide import headline
 from workflow.tradeoff.decide.decision import read
 from workflow.tradeoff.files import atomic_folder, read_json, read_manifest, write_json
@@ -22,11 +23,16 @@ from workflow.tradeoff.variants import VARIANTS, Variant
 from workflow.tradeoff.words import OBJECTIVES, number
 
 # of each way: the packages that its program needs beside tokenizers
-PACKAGES = {"transformers": ("torch", "transformers", "accelerate"), "onnxruntime": ("onnxruntime", "numpy")}
+PACKAGES = {
+    "transformers": ("torch", "transformers", "accelerate"),
+    "onnxruntime": ("onnxruntime", "numpy"),
+    "llama-server": ("xllamacpp",),
+}
 PROGRAM = "serve.py"
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 PLAIN = {"head": [], "before": "", "after": "", "stop": []}  # of random weights, which no text was put to
-CONTEXT = 4096  # tokens that llama-server makes room for, where the model takes as many
+CONTEXT = 4096  # tokens that llama.cpp's server makes room for, where the model takes as many
+ALL_LAYERS = 999
 
 
 def winners(decision: Mapping) -> list[dict]:
@@ -55,13 +61,16 @@ def artifact(results: Path, model: str, variant: Variant) -> Path:
     return results / "models" / model if own == "model" else results / "artifacts" / model / own
 
 
-def command(way: str, program: Path, folder: Path, row: Mapping, context: int) -> str:
-    """The line that serves a winner, run from where the study was run."""
-    if way != "llama-server":
-        return shlex.join(["python", str(program)])
+def command(program: Path) -> str:
+    """The line that serves a winner, run from where the study was run, in its environment."""
+    return shlex.join(["python", str(program)])
+
+
+def llama_server(folder: Path, row: Mapping, context: int) -> str:
+    """The same by the program of llama.cpp's own name, for those who have it."""
     words = ["llama-server", "--model", str(folder / "model.gguf"), "--threads", str(_threads(row))]
-    words += ["--ctx-size", str(min(CONTEXT, context)), "--host", "127.0.0.1", "--port", "8080"]
-    return shlex.join(words + (["--n-gpu-layers", "999"] if row["device"] == "cuda" else ["--n-gpu-layers", "0"]))
+    words += ["--ctx-size", str(min(CONTEXT, context)), "--host", "127.0.0.1", "--port", "8000"]
+    return shlex.join([*words, "--n-gpu-layers", str(ALL_LAYERS if row["device"] == "cuda" else 0)])
 
 
 def _threads(row: Mapping) -> int:
@@ -113,6 +122,9 @@ def describe(options, entry: Mapping, row: Mapping, environment: Mapping) -> dic
     example = next(iter(quality.get("generated") or []), {"prompt": "Hello, how are you?", "text": "", "token_ids": []})
     device = "cpu" if variant.option("provider") == "cpu" else row["device"]
     half = "float16" if device == "cuda" else "float32"
+    layers = variant.option("gpu_layers", ALL_LAYERS)
+    layers = ALL_LAYERS if layers < 0 else layers
+    prompting = quality.get("prompting") or PLAIN
     program = options.output / entry["model"] / entry["variant"] / PROGRAM
     return {
         **entry,
@@ -123,14 +135,19 @@ def describe(options, entry: Mapping, row: Mapping, environment: Mapping) -> dic
         "device": device,
         "threads": _threads(row),
         "context": context,
+        "room": min(CONTEXT, context),
+        "layers": layers if device == "cuda" else 0,
         "folder": folder.as_posix(),
         "artifact": folder.relative_to(options.results).as_posix(),
         "manifest": {**manifest, "mb": number(sum(file["bytes"] for file in manifest["files"].values()) / 1e6)},
         "vocabulary_lacks": manifest.get("why") if "vocabulary" in manifest and not manifest["vocabulary"] else None,
-        "prompting": quality.get("prompting") or PLAIN,
+        "prompting": prompting,
+        "path": asking.path(prompting),
+        "body": shlex.quote(json.dumps(asking.body(prompting, example["prompt"], len(example["token_ids"]) or 100))),
         "example": example,
-        "packages": [] if variant.deploy == "llama-server" else packages(variant, environment.get("libraries") or {}),
-        "command": command(variant.deploy, program, folder, row, context),
+        "packages": packages(variant, environment.get("libraries") or {}),
+        "command": command(program),
+        "llama_server": llama_server(folder, row, context) if variant.deploy == "llama-server" else "",
         "figures": figures(row),
         "machine": options.machine,
         "environment_digest": environment.get("digest"),
@@ -142,12 +159,10 @@ def describe(options, entry: Mapping, row: Mapping, environment: Mapping) -> dic
 def write(folder: Path, values: Mapping, model: Path, pages) -> None:
     """The folder of one winner, of the templates ``pages``.
 
-    README.md, and a program with the model's tokenizer where no server has its own.
+    README.md, and a program with the model's tokenizer.
     """
     folder.mkdir(parents=True)
     (folder / "README.md").write_text(pages.get_template("README.md.j2").render(**values))
-    if values["way"] == "llama-server":
-        return
     from transformers import AutoTokenizer
 
     (folder / PROGRAM).write_text(pages.get_template(f"{values['way']}.py.j2").render(**values))
