@@ -27,6 +27,7 @@ report: os.path.abspath(f"{RESULTS}/landing.rst")
 
 onstart:
     hold_the_folder()
+    refuse_elsewhere()
     show_progress()
 
 
@@ -38,5 +39,5 @@ rule all:
     default_target: True
     input:
         f"{RESULTS}/report.md",
-        f"{RESULTS}/deploy/deploy.json",
+        DEPLOYED,
         f"{RESULTS}/environment.json",

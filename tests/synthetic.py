@@ -4,6 +4,7 @@
 is made in ``synthetic_cells``.
 """
 
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,6 +73,7 @@ def write(
     protocols: tuple[str, ...] = ("standard", "study"),
     environment: dict | None = None,
     loads: tuple = (),
+    machine: str = "",
 ) -> Study:
     """Write a study of the first ``models`` MODELS; ``faults`` maps (model, variant) to a fault.
 
@@ -80,7 +82,7 @@ def write(
     (the text is another model's), other_machine, noisy, disturbed, random (no accuracy: not_applicable). environment:
     fields that differ from
     ENVIRONMENT; with ``"device": "cuda"`` each cell has a profile of its kernels. loads: further ones, (name,
-    sequences, prompt tokens, new tokens) each.
+    sequences, prompt tokens, new tokens) each. machine: the kind in whose folders the cells lie.
     """
     folder = Path(folder)
     faults = faults or {}
@@ -105,13 +107,13 @@ def write(
         for variant in variants:
             fault = faults.get((model, variant))
             rng = np.random.default_rng([seed, list(MODELS).index(model), sum(map(ord, variant))])
-            path = folder / "speed" / model / f"{variant}.json"
+            path = folder / "speed" / machine / model / f"{variant}.json"
             found = speed(model, variant, variants[0], fault, rng, replicates, protocols, where)
             if loads and "protocols" in found:
                 found["loads"] = [under_load(found, load, fault, rng) for load in loads]
             write_json(path, found)
             study.speed.append(path)
-            path = folder / "quality" / model / f"{variant}.json"
+            path = folder / "quality" / machine / model / f"{variant}.json"
             data, arrays = quality(model, variant, variants[0], fault, seed, where)
             if arrays:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,4 +129,29 @@ def write(
     write_json(study.corpus, CORPUS | {"digest": corpus_digest(CORPUS)})
     study.environment = folder / "environment.json"
     write_json(study.environment, where)
+    return study
+
+
+# of a study of two kinds of machine: what the config says of each, and what its environments say
+KINDS = {
+    "cpu-amx": {"device": "cpu", "threads": 1, "price_per_hour": 0.4, "scored_by": "cpu-amx"},
+    "arm": {"device": "cpu", "threads": 1, "price_per_hour": 0.1, "hardware": "edge", "scored_by": "cpu-amx"},
+}
+PLACES = {
+    "cpu-amx": {},
+    "arm": {"machine": {**ENVIRONMENT["machine"], "cpu": "Small CPU"}, "digest": "b" * 64},
+}
+
+
+def write_machines(folder: Path, kinds: dict = KINDS, places: dict = PLACES, **how) -> Study:
+    """A study of several kinds of machine, the second scored on the first as ``scored_by`` says; how: of ``write``."""
+    study = Study(folder)
+    for seed, (kind, entry) in enumerate(kinds.items(), 1):
+        own = write(folder, machine=kind, environment=places[kind], seed=seed, **how)
+        study.speed += own.speed
+        if entry["scored_by"] == kind:
+            study.quality += own.quality
+        else:
+            shutil.rmtree(folder / "quality" / kind)
+        study.manifests, study.corpus, study.environment = own.manifests, own.corpus, own.environment
     return study

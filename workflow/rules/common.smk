@@ -79,7 +79,10 @@ try:
 except UserError as error:
     sys.exit(f"error: {error}")
 
-CARD = {"gpu": 1} if DEVICE == "cuda" else {}  # what a rule that uses the device asks for
+
+include: "machines.smk"
+
+
 CELLS = [(model, variant) for model in MODELS for variant in study_config.cells(config, model)[0]]
 
 
@@ -89,6 +92,7 @@ LIBRARIES = {} if IN_CONTAINER else {k: v for k, v in libraries().items() if k !
 
 
 wildcard_constraints:
+    machine="[a-z0-9._-]+",
     model="[a-z0-9._-]+",
     variant="[a-z0-9_-]+",
     past="(-kv)?",
@@ -149,7 +153,9 @@ def runtime(stage):
         keys = dict(wildcards.items())
         names = [name for _, name in CELLS if VARIANTS[name].artifact == keys.get("recipe")]
         variant = next((VARIANTS[name] for name in [keys.get("variant"), *names] if name), None)
-        return needs.minutes(stage, size_of(wildcards, input), config, DEVICE, variant, ASKED)
+        kind = MACHINES.get(keys.get("machine"), {"device": DEVICE, "threads": ASKED})
+        asked = kind["threads"] or ASKED
+        return needs.minutes(stage, size_of(wildcards, input), config, kind["device"], variant, asked)
 
     return minutes
 
@@ -201,15 +207,17 @@ def folder_of(path):
     return os.path.dirname(str(path))
 
 
-def cells(pattern):
-    """A file of every cell."""
-    return [pattern.format(root=RESULTS, model=model, variant=variant) for model, variant in CELLS]
+def cells(kind, suffix=".json", of=CELLS):
+    """A file of each cell: ``speed`` of each kind of machine, ``quality`` of each that accuracy is taken on."""
+    places = [f"{name}/" for name in (MACHINES if kind == "speed" else SCORERS)] if MACHINES else [""]
+    return [f"{RESULTS}/{kind}/{place}{model}/{variant}{suffix}" for place in places for model, variant in of]
 
 
 def baseline_quality(wildcards):
     """The evaluation that a cell is compared with; none for the baseline itself."""
     name = baseline(wildcards.model)
-    return [] if wildcards.variant == name else f"{RESULTS}/quality/{wildcards.model}/{name}.json"
+    place = f"{wildcards.machine}/" if MACHINES else ""
+    return [] if wildcards.variant == name else f"{RESULTS}/quality/{place}{wildcards.model}/{name}.json"
 
 
 # the rule that makes what an engine loads, where it is one rule alone
@@ -231,10 +239,13 @@ def benchmarks_so_far(wildcards):
     onnx |= {(model, exported(name)) for model, name in onnx}
     steps = [f"{'export' if name == exported(name) else 'quantize'}/{model}_{name}" for model, name in sorted(onnx)]
     steps += sorted(f"{verb}/{model}_{name}" for family, model, name in made for verb in MADE_BY.get(family, ()))
-    steps += [f"measure/{model}_{variant}" for model, variant in CELLS]
-    steps += [
-        f"evaluate/{model}_{variant}" for model, variant in CELLS if config["models"][model]["source"] != "random"
-    ]
+    for stage, places in (("measure", MACHINES), ("evaluate", SCORERS)):
+        steps += [
+            f"{stage}/{place}{model}_{variant}"
+            for place in ([f"{name}/" for name in places] if MACHINES else [""])
+            for model, variant in CELLS
+            if stage == "measure" or config["models"][model]["source"] != "random"
+        ]
     return [f"{RESULTS}/benchmarks/{step}.tsv" for step in [*(f"fetch/{model}" for model in MODELS), *steps]]
 
 

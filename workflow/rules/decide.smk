@@ -11,6 +11,12 @@ OUTPUTS:
 """
 
 DECISION_TABLES = ["pareto", "scenarios", "selection_matrix", "quality_aware", "cost_benefit", "use_cases"]
+DECISION_TABLES += ["costs", "study_hardware"] if MACHINES else []
+
+
+# what is asked of each kind of machine for itself
+DEPLOYED = [f"{RESULTS}/deploy/{name}/deploy.json" for name in MACHINES] or [f"{RESULTS}/deploy/deploy.json"]
+OF_KIND = ["decision.json", "summary.csv", "environment.json"] if MACHINES else []
 
 
 # seconds of work, for which no cluster is asked
@@ -26,6 +32,7 @@ rule decide:
     output:
         expand(f"{RESULTS}/tables/{{table}}.csv", table=DECISION_TABLES),
         f"{RESULTS}/tables/decision.json",
+        [f"{RESULTS}/tables/{name}/{file}" for name in MACHINES for file in OF_KIND],
     log:
         f"{RESULTS}/logs/decide.log",
     benchmark:
@@ -52,19 +59,19 @@ rule decide:
 
 rule deploy:
     input:
-        decision=f"{RESULTS}/tables/decision.json",
-        summary=f"{RESULTS}/tables/summary.csv",
-        environment=f"{RESULTS}/environment.json",
+        decision=f"{RESULTS}/tables/{ON}decision.json",
+        summary=f"{RESULTS}/tables/{ON}summary.csv",
+        environment=f"{RESULTS}/tables/{ON}environment.json" if MACHINES else f"{RESULTS}/environment.json",
         models=expand(f"{RESULTS}/models/{{model}}/manifest.json", model=MODELS),
         manifests=sorted({f"{artifact(model, variant)}/manifest.json" for model, variant in CELLS}),
-        quality=cells("{root}/quality/{model}/{variant}.json"),
+        quality=cells("quality"),
         templates=sorted(map(str, Path("report/deploy").glob("*.j2"))),
     output:
-        expand(f"{RESULTS}/deploy/{{name}}", name=["deploy.json", "command.txt", "README.md"]),
+        [f"{RESULTS}/deploy/{ON}{name}" for name in ("deploy.json", "command.txt", "README.md")],
     log:
-        f"{RESULTS}/logs/deploy.log",
+        f"{RESULTS}/logs/deploy{OF}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/deploy.tsv"
+        f"{RESULTS}/benchmarks/deploy{OF}.tsv"
     container:
         CONTAINER
     params:
@@ -73,7 +80,10 @@ rule deploy:
         definitions=DEFINITIONS,
         study=config["study"],
         tables=lambda wildcards, input: folder_of(input.summary),
-        results=lambda wildcards, input: folder_of(input.environment),
+        results=RESULTS,
+        scored=lambda wildcards: (
+            ["--quality", f"{RESULTS}/quality/{MACHINES[wildcards.machine]['scored_by']}"] if MACHINES else []
+        ),
         templates=lambda wildcards, input: folder_of(input.templates[0]),
         folder=lambda wildcards, output: folder_of(output[0]),
     shell:
@@ -83,6 +93,7 @@ rule deploy:
         --study {params.study:q} \\
         --tables {params.tables:q} \\
         --results {params.results:q} \\
+        {params.scored:q} \\
         --environment {input.environment:q} \\
         --templates {params.templates:q} \\
         --output {params.folder:q} \\
@@ -97,6 +108,7 @@ rule claims:
         summary=f"{RESULTS}/tables/summary.csv",
         conventions=f"{RESULTS}/tables/conventions.csv",
         environment=f"{RESULTS}/environment.json",
+        kinds=[f"{RESULTS}/tables/environments.json"] if MACHINES else [],
     output:
         f"{RESULTS}/tables/claims.csv",
     log:
@@ -107,6 +119,7 @@ rule claims:
         CONTAINER
     params:
         code=code("claims"),
+        kinds=lambda wildcards, input: ["--environments", input.kinds] if MACHINES else [],
     shell:
         """
         python -m workflow.tradeoff.claims \\
@@ -114,6 +127,7 @@ rule claims:
         --reference {input.reference:q} \\
         --summary {input.summary:q} \\
         --environment {input.environment:q} \\
+        {params.kinds:q} \\
         --output {output:q} \\
         2> >(tee {log:q} >&2)
         """
@@ -123,19 +137,19 @@ rule diagnose:
     input:
         artifacts=artifacts,
         corpus=f"{RESULTS}/corpus/{CORPUS}.json",
-        quality=f"{RESULTS}/quality/{{model}}/{{variant}}.json",
-        arrays=f"{RESULTS}/quality/{{model}}/{{variant}}.npz",
+        quality=f"{RESULTS}/quality/{ON}{{model}}/{{variant}}.json",
+        arrays=f"{RESULTS}/quality/{ON}{{model}}/{{variant}}.npz",
     output:
-        f"{RESULTS}/quality/{{model}}/{{variant}}.diagnosis.json",
+        f"{RESULTS}/quality/{ON}{{model}}/{{variant}}.diagnosis.json",
     log:
-        f"{RESULTS}/logs/diagnose/{{model}}_{{variant}}.log",
+        f"{RESULTS}/logs/diagnose/{ON}{{model}}_{{variant}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/diagnose/{{model}}_{{variant}}.tsv"
+        f"{RESULTS}/benchmarks/diagnose/{ON}{{model}}_{{variant}}.tsv"
     container:
         CONTAINER
-    threads: ASKED
+    threads: cores(ASKED)
     resources:
-        **CARD,
+        **CELL_CARD,
         mem_mb=memory("diagnose"),
         runtime=runtime("diagnose"),
     params:
@@ -146,8 +160,8 @@ rule diagnose:
         model=lambda wildcards: f"{RESULTS}/models/{wildcards.model}",
         share=config["evaluate"]["diagnose_share"],
         convention=config["evaluate"]["conventions"][0],
-        device=DEVICE,
-        threads=THREADS,
+        device=of_machine("device", DEVICE),
+        threads=of_machine("threads", THREADS),
     shell:
         """
         OMP_NUM_THREADS={params.threads} python -m workflow.tradeoff.evaluate.diagnose \\

@@ -7,6 +7,8 @@ OUTPUTS:
     {results}/quality/{model}/{variant}.json    perplexity by convention, divergence, text
     {results}/quality/{model}/{variant}.npz     per-token negative log-likelihoods, paired across variants
 
+With machines in the config both lie in quality/{machine}/, for the kinds on which accuracy is taken: one of each device.
+
 Cells of models with random weights have no accuracy: one job writes that, for all of them.
 """
 
@@ -17,17 +19,17 @@ rule evaluate:
         corpus=f"{RESULTS}/corpus/{CORPUS}.json",
         baseline=baseline_quality,
     output:
-        json=f"{RESULTS}/quality/{{model}}/{{variant}}.json",
-        arrays=f"{RESULTS}/quality/{{model}}/{{variant}}.npz",
+        json=f"{RESULTS}/quality/{ON}{{model}}/{{variant}}.json",
+        arrays=f"{RESULTS}/quality/{ON}{{model}}/{{variant}}.npz",
     log:
-        f"{RESULTS}/logs/evaluate/{{model}}_{{variant}}.log",
+        f"{RESULTS}/logs/evaluate/{ON}{{model}}_{{variant}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/evaluate/{{model}}_{{variant}}.tsv"
+        f"{RESULTS}/benchmarks/evaluate/{ON}{{model}}_{{variant}}.tsv"
     container:
         CONTAINER
-    threads: ASKED
+    threads: cores(ASKED)
     resources:
-        **CARD,
+        **CELL_CARD,
         mem_mb=memory("evaluate"),
         runtime=runtime("evaluate"),
     params:
@@ -41,8 +43,9 @@ rule evaluate:
         artifact=lambda wildcards: artifact(wildcards.model, wildcards.variant),
         model=lambda wildcards: f"{RESULTS}/models/{wildcards.model}",
         settings={key: value for key, value in config["evaluate"].items() if key != "diagnose_share"},
-        device=DEVICE,
-        threads=THREADS,
+        device=of_machine("device", DEVICE),
+        threads=of_machine("threads", THREADS),
+        machine=machine_flags,
     shell:
         """
         OMP_NUM_THREADS={params.threads} python -m workflow.tradeoff.evaluate \\
@@ -64,6 +67,7 @@ rule evaluate:
         --bos {params.settings[bos]} \\
         --device {params.device:q} \\
         --threads {params.threads} \\
+        {params.machine:q} \\
         --output {output.json:q} \\
         2> >(tee {log:q} >&2)
         """
@@ -79,8 +83,8 @@ if RANDOM:
         input:
             corpus=f"{RESULTS}/corpus/{CORPUS}.json",
         output:
-            json=[f"{RESULTS}/quality/{model}/{variant}.json" for model, variant in RANDOM],
-            arrays=[f"{RESULTS}/quality/{model}/{variant}.npz" for model, variant in RANDOM],
+            json=cells("quality", of=RANDOM),
+            arrays=cells("quality", ".npz", RANDOM),
         log:
             f"{RESULTS}/logs/unscored.log",
         benchmark:
@@ -92,7 +96,7 @@ if RANDOM:
         params:
             code=code("evaluate.unscored"),
             study=config["study"],
-            baselines=lambda wildcards: [baseline(model) for model, _ in RANDOM],
+            baselines=lambda wildcards, output: [baseline(Path(path).parent.name) for path in output.json],
             device=DEVICE,
             threads=THREADS,
         shell:

@@ -21,19 +21,20 @@ localrules:
 
 # On a GPU nothing is downloaded, or asked of the card, before card, driver and torch's build are seen to fit.
 READY = [ancient(f"{RESULTS}/preflight.json")] if DEVICE == "cuda" else []
+READY += [ancient(f"{RESULTS}/preflight/{name}.json") for name, kind in MACHINES.items() if kind["device"] == "cuda"]
 
 
 rule preflight:
     output:
-        f"{RESULTS}/preflight.json",
+        f"{RESULTS}/preflight{OF}.json",
     log:
-        f"{RESULTS}/logs/preflight.log",
+        f"{RESULTS}/logs/preflight{OF}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/preflight.tsv"
+        f"{RESULTS}/benchmarks/preflight{OF}.tsv"
     container:
         CONTAINER
     resources:
-        **CARD,
+        **CELL_CARD,
     params:
         code=code("run.preflight"),
         graph=["--graph"] if any(VARIANTS[variant].engine == "graph" for _, variant in CELLS) else [],

@@ -4,7 +4,8 @@ INPUTS:
     the artifacts of the cell and of its baseline
 
 OUTPUTS:
-    {results}/speed/{model}/{variant}.json      raw samples, memory, proof, environment
+    {results}/speed/{model}/{variant}.json      raw samples, memory, proof, environment; with machines in the
+                                                config {results}/speed/{machine}/{model}/{variant}.json
 """
 
 
@@ -12,19 +13,19 @@ rule measure:
     input:
         artifacts,
     output:
-        f"{RESULTS}/speed/{{model}}/{{variant}}.json",
+        f"{RESULTS}/speed/{ON}{{model}}/{{variant}}.json",
     log:
-        f"{RESULTS}/logs/measure/{{model}}_{{variant}}.log",
+        f"{RESULTS}/logs/measure/{ON}{{model}}_{{variant}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/measure/{{model}}_{{variant}}.tsv"
+        f"{RESULTS}/benchmarks/measure/{ON}{{model}}_{{variant}}.tsv"
     # a timing that failed is not quietly taken again
     retries: 0
     container:
         CONTAINER
     # nothing else runs while a cell is timed: all cores that this run may use, and on a cluster a node of its own
-    threads: ALL_CORES
+    threads: cores(ALL_CORES)
     resources:
-        **CARD,
+        **CELL_CARD,
         mem_mb=memory("measure"),
         runtime=runtime("measure"),
     params:
@@ -39,8 +40,9 @@ rule measure:
         model=lambda wildcards: f"{RESULTS}/models/{wildcards.model}",
         protocol={key: value for key, value in config["measure"].items() if key != "loads"},
         loads=["--loads", loads.dumps(LOADS)] if LOADS else [],
-        device=DEVICE,
-        threads=THREADS,
+        device=of_machine("device", DEVICE),
+        threads=of_machine("threads", THREADS),
+        machine=machine_flags,
     shell:
         """
         python -m workflow.tradeoff.measure \\
@@ -65,6 +67,7 @@ rule measure:
         {params.loads:q} \\
         --device {params.device:q} \\
         --threads {params.threads} \\
+        {params.machine:q} \\
         --output {output:q} \\
         2> >(tee {log:q} >&2)
         """

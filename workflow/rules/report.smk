@@ -24,7 +24,7 @@ FIGURES = [
 ]
 TABLES = [*SUMMARY_TABLES, *DECISION_TABLES, "claims"]
 CATEGORIES = {
-    "Answer": {"summary", "tradeoff", *DECISION_TABLES},
+    "Answer": {"summary", "tradeoff", "machines", *DECISION_TABLES},
     "Speed": {"speed", "latency", "itl", "growth", "speed_by_precision", "roofline", "launch"},
     "Under load": {"loads", "crossings"},
     "Memory": {"memory", "memory_by_precision", "resources"},
@@ -126,10 +126,10 @@ rule report:
     input:
         tables=expand(f"{RESULTS}/tables/{{table}}.csv", table=TABLES),
         decision=f"{RESULTS}/tables/decision.json",
-        deploy=f"{RESULTS}/deploy/deploy.json",
+        deploy=DEPLOYED,
         html=expand(f"{RESULTS}/tables/html/{{table}}.html", table=TABLES),
         figures=expand(f"{RESULTS}/figures/{{figure}}.svg", figure=[*FIGURES, "claims"]),
-        diagnoses=cells("{root}/quality/{model}/{variant}.diagnosis.json"),
+        diagnoses=cells("quality", ".diagnosis.json"),
         environment=f"{RESULTS}/environment.json",
         manifests=sorted({f"{artifact(model, variant)}/manifest.json" for model, variant in CELLS}),
         template="report/report.md.j2",

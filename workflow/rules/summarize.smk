@@ -7,6 +7,7 @@ INPUTS:
 OUTPUTS:
     {results}/tables/*.csv         tidy, one row per cell, units in the column names
     {results}/tables/notes.json    what each table states: protocol, repeats, device, threads
+    With machines in the config also machines.csv, and environments.json: what each kind was
 """
 
 SUMMARY_TABLES = [
@@ -31,19 +32,21 @@ SUMMARY_TABLES = [
     "resources",
     "loads",
     "crossings",
+    *(["machines"] if MACHINES else []),
 ]
 
 
 rule summarize:
     input:
-        speed=cells("{root}/speed/{model}/{variant}.json"),
-        quality=cells("{root}/quality/{model}/{variant}.json"),
-        arrays=cells("{root}/quality/{model}/{variant}.npz"),
+        speed=cells("speed"),
+        quality=cells("quality"),
+        arrays=cells("quality", ".npz"),
         models=expand(f"{RESULTS}/models/{{model}}/manifest.json", model=MODELS),
         corpus=f"{RESULTS}/corpus/{CORPUS}.json",
     output:
         expand(f"{RESULTS}/tables/{{table}}.csv", table=SUMMARY_TABLES),
         f"{RESULTS}/tables/notes.json",
+        [f"{RESULTS}/tables/environments.json"] if MACHINES else [],
     log:
         f"{RESULTS}/logs/summarize.log",
     benchmark:
@@ -56,6 +59,7 @@ rule summarize:
         definitions=DEFINITIONS,
         study=config["study"],
         benchmarks=benchmarks_so_far,
+        machines=["--machines", json.dumps(MACHINES)] if MACHINES else [],
         folder=lambda wildcards, output: folder_of(output[0]),
     shell:
         """
@@ -66,6 +70,7 @@ rule summarize:
         --quality {input.quality:q} \\
         --models {input.models:q} \\
         --corpus {input.corpus:q} \\
+        {params.machines:q} \\
         --benchmarks {params.benchmarks:q} \\
         --output {params.folder:q} \\
         2> >(tee {log:q} >&2)

@@ -129,6 +129,11 @@ GROUPS: dict[str, dict[str, str]] = {
     },
 }
 
+# beside these, where the config names several kinds of machine
+OF_MACHINES = {
+    "machine": "The kind of machine that the cell ran on. A ratio is never taken against another one.",
+    "scored_on": "The kind on which accuracy was taken: the same bytes, maybe by other kernels. Empty where none was.",
+}
 COLUMNS: dict[str, str] = {name: text for group in GROUPS.values() for name, text in group.items()}
 
 # digests, whose digits no reader of a CSV may take for a number

@@ -103,6 +103,41 @@ def test_two_machines_with_a_model_each_are_put_together_and_said(halves, tmp_pa
     assert "2 environments" in merge.merge([first, second], tmp_path / "merged")[1]
 
 
+def halves_by_machine(tmp_path):
+    """A study of two models on two kinds of machine, and its halves: one kind each, accuracy taken on the first."""
+    whole = synthetic.write_machines(tmp_path / "whole", models=2, variants=("torch-fp32", "bnb-int8", "onnx-int8-kv"))
+    for name, left_out in (("a", "arm"), ("b", "cpu-amx")):
+        shutil.copytree(whole.folder, tmp_path / name)
+        for kind in ("speed", "quality"):
+            shutil.rmtree(tmp_path / name / kind / left_out, ignore_errors=True)
+    return tmp_path / "a", tmp_path / "b", whole
+
+
+def test_halves_by_machine_give_the_tables_of_the_whole(tmp_path):
+    first, second, whole = halves_by_machine(tmp_path)
+    said = merge.merge([first, second], tmp_path / "merged")
+    assert said == [f"12 cells of 2 models on 2 kinds of machine from 2 runs, in {tmp_path}/merged"]
+    kinds = ["--machines", json.dumps(synthetic.KINDS)]
+    for folder in (whole.folder, tmp_path / "merged"):
+        files = {kind: sorted((folder / kind).glob("*/*/*.json")) for kind in ("speed", "quality")}
+        study = synthetic.Study(folder, *files.values(), sorted((folder / "models").glob("*/manifest.json")))
+        summarize([*study.flags(folder / "tables"), *kinds])
+    names = sorted(path.name for path in (whole.folder / "tables").iterdir())
+    assert "machines.csv" in names and "summary.csv" in names
+    for name in names:
+        one, two = ((folder / "tables" / name).read_bytes() for folder in (whole.folder, tmp_path / "merged"))
+        assert one == two, name
+
+
+def test_one_kind_of_machine_in_two_environments_is_refused(tmp_path):
+    first, second, _ = halves_by_machine(tmp_path)
+    edit(
+        second / "speed" / "arm" / "tiny-a" / "bnb-int8.json", lambda data: data["environment"].update(digest="f" * 64)
+    )
+    with pytest.raises(UserError, match="ran in two environments"):
+        merge.merge([first, second], tmp_path / "merged")
+
+
 def test_a_folder_without_results_is_named(tmp_path):
     with pytest.raises(UserError, match="has no speed/ and no quality/"):
         merge.merge([tmp_path], tmp_path / "merged")

@@ -131,3 +131,31 @@ def test_each_further_load_has_its_time_and_its_logits(t4):
 def test_a_token_without_a_cache_costs_the_whole_sequence(t4):
     slow, fast = (needs.seconds("measure", SMALL, t4, "cpu", VARIANTS[name]) for name in ("onnx-fp32", "onnx-fp32-kv"))
     assert slow > 2 * fast
+
+
+def test_each_kind_of_machine_has_its_cells_hours_and_cost(t4, tmp_path):
+    kinds = {
+        "t4": {"device": "cuda", "price_per_hour": 0.5},
+        "h100": {"device": "cuda"},
+        "amx": {"device": "cpu", "threads": 16},
+    }
+    found = plan.of_study(t4 | {"machines": kinds, "threads": 8}, tmp_path)
+    assert found.cells == 3 * 76
+    said = [line.split(": ")[1].strip() for line in plan.lines(found, 10**12, None)[0] if line.startswith("machine:")]
+    hours = float(said[0].split(", ")[3].removesuffix(" h"))
+    # accuracy is taken once a device
+    assert said[0].startswith("t4, 76 cells, 76 evaluations, ") and said[0].endswith(" at 0.5 an hour")
+    assert abs(float(said[0].split(", ")[4].split()[0]) - 0.5 * hours) < 0.03
+    assert said[1].startswith("h100, 76 cells, 0 evaluations, ") and said[1].endswith(" h")
+    assert said[2].startswith("amx, 76 cells, 76 evaluations, ")
+    assert plan.of_study(t4 | {"machines": kinds, "run_machines": ["h100"]}, tmp_path).cells == 76
+
+
+def test_a_cell_that_ran_on_one_machine_tells_nothing_of_another(t4, tmp_path):
+    benchmark = tmp_path / "benchmarks" / "measure" / "t4" / "distilgpt2_torch-fp16.tsv"
+    benchmark.parent.mkdir(parents=True)
+    benchmark.write_text("s\tmax_rss\n12.5\t100\n")
+    kinds = {"t4": {"device": "cuda"}, "h100": {"device": "cuda"}}
+    jobs = {job.label: job for job in plan.of_study(t4 | {"machines": kinds}, tmp_path).jobs if job.stage == "measure"}
+    assert jobs["t4/distilgpt2/torch-fp16"].seconds == 12.5
+    assert not jobs["h100/distilgpt2/torch-fp16"].measured

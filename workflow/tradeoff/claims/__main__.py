@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from workflow.tradeoff import errors
-from workflow.tradeoff.claims import measured
+from workflow.tradeoff.claims import measured, replication
 from workflow.tradeoff.claims.claimfile import load, read_yaml, reference
 from workflow.tradeoff.claims.trial import judge, write
 from workflow.tradeoff.words import VERDICTS
@@ -28,12 +28,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--summary", type=Path, help="tables/summary.csv; conventions.csv beside it is read too")
     parser.add_argument("--environment", type=Path, help="environment.json of the same study")
+    parser.add_argument(
+        "--environments",
+        type=Path,
+        help="tables/environments.json of a study of several kinds of machine: judged is "
+        "the first with the study's card, else the first",
+    )
     parser.add_argument("--output", type=Path, required=True, help="claims.csv to write")
     args = parser.parse_args(argv)
     _, claims = load(args.claims)
     known = reference(args.reference, claims)
-    cells = measured.read(args.summary, known) if args.summary else None
-    rows = judge(claims, known, cells, read_yaml(args.environment) if args.environment else None)
+    environment = read_yaml(args.environment) if args.environment else None
+    kind = None
+    if args.environments:
+        kinds = read_yaml(args.environments)
+        kind = next((name for name, there in kinds.items() if replication.card_of(there, known)), next(iter(kinds)))
+        environment = kinds[kind]
+        print(f"judged by the cells of {kind}")
+    cells = measured.read(args.summary, known, kind) if args.summary else None
+    rows = judge(claims, known, cells, environment)
     write(args.output, rows)
     found = Counter(row["verdict"] for row in rows)
     print(f"{len(rows)} claims: " + ", ".join(f"{found[name]} {name}" for name in VERDICTS))

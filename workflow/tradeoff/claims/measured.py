@@ -47,8 +47,8 @@ class Cells:
         return row
 
 
-def read(summary: Path | str, reference: dict) -> Cells:
-    """The cells of a summary, and of the conventions.csv beside it when there is one.
+def read(summary: Path | str, reference: dict, machine: str | None = None) -> Cells:
+    """The cells of a summary, of one kind of machine if it has several, and of the conventions.csv beside it, if any.
 
     Models are told by name, hub id or alias, whatever their case and punctuation.
     """
@@ -56,11 +56,11 @@ def read(summary: Path | str, reference: dict) -> Cells:
     for model, facts in reference["models"].items():
         for alias in (model, facts["hub"], *facts["aliases"]):
             names[_plain(alias)] = model
-    rows = {(names.get(_plain(row["model"]), row["model"]), row["variant"]): row for row in _rows(summary)}
+    rows = {(names.get(_plain(row["model"]), row["model"]), row["variant"]): row for row in _rows(summary, machine)}
     beside = Path(summary).with_name("conventions.csv")
     others = {
         (names.get(_plain(row["model"]), row["model"]), row["variant"], row["convention"]): row
-        for row in (_rows(beside) if beside.exists() else [])
+        for row in (_rows(beside, machine) if beside.exists() else [])
     }
     return Cells(rows, others)
 
@@ -69,10 +69,10 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def _rows(path: Path | str) -> list[dict[str, str]]:
+def _rows(path: Path | str, machine: str | None) -> list[dict[str, str]]:
     try:
         with open(path, newline="") as file:
-            return list(csv.DictReader(file))
+            return [row for row in csv.DictReader(file) if machine is None or row["machine"] == machine]
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist: run summarize first, or leave --summary out") from error
 

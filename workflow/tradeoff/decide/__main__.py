@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 
 from workflow.tradeoff import errors, variants
-from workflow.tradeoff.decide import under_load
+from workflow.tradeoff.decide import machines, under_load
 from workflow.tradeoff.decide.asked import Scenario, parse
 from workflow.tradeoff.decide.decision import BOUNDS, DEFAULT_SCENARIOS, decide, limit, read, show, write
 from workflow.tradeoff.errors import UserError
@@ -53,11 +53,22 @@ def main(argv: list[str]) -> None:
             raise UserError("--scenarios is for --output: give that too, or ask one question by its own flags")
         names = ("max_memory_gb", "min_tokens_per_s", "max_degradation_pct", "max_ttft_ms", "max_itl_ms", "load")
         limits = {name: getattr(options, name) for name in names}
-        show(rows, Scenario("asked", options.objective, memory=options.memory, **limits), loads)
+        asked = Scenario("asked", options.objective, memory=options.memory, **limits)
+        for kind in dict.fromkeys(row.get("machine") for row in rows):
+            if kind:
+                print(f"On {kind}:")
+            own, at = ([row for row in part if row.get("machine") == kind] for part in (rows, loads))
+            show(own, asked, at)
         return
     asked = parse(_json(options.scenarios) if options.scenarios else DEFAULT_SCENARIOS)
     environment = read_json(options.environment) if options.environment else {}
-    write(options.output, decide(rows, resources, asked, options.quality_bounds, environment, loads))
+    kinds, environments = machines.read(options.tables)
+    if kinds:
+        found, parts = machines.decide(rows, resources, asked, options.quality_bounds, kinds, environments, loads)
+        machines.write(options.output, parts, rows, environments)
+    else:
+        found = decide(rows, resources, asked, options.quality_bounds, environment, loads)
+    write(options.output, found)
 
 
 if __name__ == "__main__":

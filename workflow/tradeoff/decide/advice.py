@@ -15,6 +15,7 @@ SIZES = {"small": "Small (<1B)", "medium": "Medium (1-6B)", "large": "Large (>6B
 NONE = "no admissible variant"
 NOT_ABOUT = "not about this size"
 LOAD = "Load?"
+HARDWARE = "Hardware type?"
 # the study's use cases, each as the question that it asks
 USE_CASES = {
     "Research and development": (
@@ -72,6 +73,13 @@ def decision_tree(
 
     answers: of each load, in words; ``""`` where one was measured. groups: the summary's rows by model.
     """
+    return drawn(examples(answers, groups, names), ["cpu", "cuda"], names)
+
+
+def examples(
+    answers: Mapping[str, Sequence[Mapping]], groups: Mapping[str, Sequence[Mapping]], names: Sequence[str]
+) -> list[dict]:
+    """What the tree is learned from: each answer with its reply to each question, and the cell behind it."""
     devices = {model: row["device"] for model, own in groups.items() for row in own if row["device"]}
     sizes = {model: SIZES[own[0]["size_class"]] for model, own in groups.items() if own[0]["size_class"]}
     met = {
@@ -79,10 +87,10 @@ def decision_tree(
         for load, own in answers.items()
         for entry in own
     }
-    examples = [
+    return [
         {
             "Model size?": sizes[model],
-            "Hardware type?": devices[model],
+            HARDWARE: devices[model],
             "Primary constraint?": name,
             LOAD: load,
             "answer": met.get((load, model, name), NOT_ABOUT),
@@ -93,9 +101,15 @@ def decision_tree(
         for name in names
         if model in sizes and model in devices
     ]
-    asked = {"Model size?": list(SIZES.values()), "Hardware type?": ["cpu", "cuda"], "Primary constraint?": list(names)}
-    asked |= {LOAD: list(answers)}
-    return tree.draw(tree.learn(examples, asked, last=LOAD)) if examples else [tree.NOT_MEASURED]
+
+
+def drawn(found: Sequence[Mapping], hardware: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The lines of the tree that examples give. hardware: all replies to that question; names: of the scenarios."""
+    if not found:
+        return [tree.NOT_MEASURED]
+    asked = {"Model size?": list(SIZES.values()), HARDWARE: list(hardware), "Primary constraint?": list(names)}
+    asked[LOAD] = list(dict.fromkeys(example[LOAD] for example in found))
+    return tree.draw(tree.learn(found, asked, last=LOAD))
 
 
 def hardware(rows: Sequence[Mapping], machine: str) -> list[dict]:

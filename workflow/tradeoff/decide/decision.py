@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from workflow.tradeoff.decide import advice, headline, refusals, under_load
+from workflow.tradeoff.decide import advice, costs, headline, refusals, under_load
 from workflow.tradeoff.decide.asked import Scenario
 from workflow.tradeoff.decide.pareto import front
 from workflow.tradeoff.decide.scenarios import answer
@@ -25,7 +25,9 @@ DEFAULT_SCENARIOS = {
     "small-model": {"objective": "speed", "max_degradation_pct": 2, "max_parameters": 1_000_000_000},
 }
 BOUNDS = [1, 5, 10]
+OF_MACHINES = ("costs", "study_hardware")  # of a study of several kinds of machine
 CSVS = ("pareto", "scenarios", "selection_matrix", "cost_benefit", "quality_aware", "use_cases")
+EMPTY = {"pareto": ["model", "variant", "on_front", "dominated_by"], "costs": list(costs.COLUMNS)}
 
 
 def read(tables: Path) -> tuple[list[dict], pd.DataFrame]:
@@ -44,6 +46,7 @@ def read(tables: Path) -> tuple[list[dict], pd.DataFrame]:
         "size_class",
         "speed_verdict",
         "quality_verdict",
+        "machine",
     }
     rows = [
         {name: (None if name in words and pd.isna(value) else value) for name, value in row.items()}
@@ -139,7 +142,7 @@ def clean(data):
 
 def write(folder: Path, decision: dict) -> None:
     """Write decision.json and one CSV for each of its tables."""
-    for name in CSVS:
+    for name in (*CSVS, *(name for name in OF_MACHINES if name in decision)):
         lines = [{key: _flat(value) for key, value in line.items()} for line in decision[name]]
         with atomic_file(folder / f"{name}.csv") as temporary:
             pd.DataFrame(lines, columns=_columns(name, lines)).to_csv(temporary, index=False, float_format="%.10g")
@@ -149,7 +152,7 @@ def write(folder: Path, decision: dict) -> None:
 def _columns(name: str, lines: Sequence[Mapping]) -> list[str]:
     """Columns in the order of their first appearance; pareto.csv keeps its own when no cell could be compared."""
     found = list(dict.fromkeys(key for line in lines for key in line))
-    return found or (["model", "variant", "on_front", "dominated_by"] if name == "pareto" else [])
+    return found or EMPTY.get(name, [])
 
 
 def _flat(value):

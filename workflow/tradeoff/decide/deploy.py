@@ -115,7 +115,7 @@ def describe(options, entry: Mapping, row: Mapping, environment: Mapping) -> dic
     variant = VARIANTS[entry["variant"]]
     folder = artifact(options.results, entry["model"], variant)
     manifest = read_manifest(folder)
-    path = options.results / "quality" / entry["model"] / f"{entry['variant']}.json"
+    path = (options.quality or options.results / "quality") / entry["model"] / f"{entry['variant']}.json"
     quality = read_json(path) if path.is_file() else {}
     model = options.results / "models" / entry["model"]
     context = architecture.longest(AutoConfig.from_pretrained(model, local_files_only=True, trust_remote_code=False))
@@ -176,6 +176,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--study", required=True)
     parser.add_argument("--tables", required=True, type=Path, metavar="FOLDER", help="with decision.json")
     parser.add_argument("--results", required=True, type=Path, metavar="FOLDER", help="models, artifacts and quality")
+    parser.add_argument("--quality", type=Path, metavar="FOLDER", help="where it is not {results}/quality")
     parser.add_argument("--environment", required=True, type=Path, metavar="FILE")
     parser.add_argument("--templates", required=True, type=Path, metavar="FOLDER", help="report/deploy")
     parser.add_argument("--output", required=True, type=Path, metavar="FOLDER")

@@ -26,7 +26,7 @@ def lines(rows: Sequence[Mapping], answers: Sequence[Mapping], failed: Sequence[
     for name in leading(answers):
         own = [entry for entry in answers if entry["scenario"] == name]
         text = "; ".join(one_of_many(entry) for entry in own) if len(own) > 1 else sentence(own[0])
-        found.append(f"{LEADS.get(name, name)}{_asked(own[0])}: {text}.")
+        found.append(f"{head(own[0])}: {text}.")
     several = len({row["model"] for row in rows}) > 1
     against = " or ".join(f"{name} ({VARIANTS[name].words})" for name in dict.fromkeys(row["baseline"] for row in rows))
     what = f"{len(rows)} cells (one model run in one way)" if several else f"{len(rows)} ways to run {rows[0]['model']}"
@@ -45,9 +45,10 @@ def lines(rows: Sequence[Mapping], answers: Sequence[Mapping], failed: Sequence[
     return found
 
 
-def _asked(entry: Mapping) -> str:
+def head(entry: Mapping) -> str:
+    """A scenario's name for a reader, with what it asks for."""
     limits = f"; limits: {entry['limits']}" if entry["limits"] != "none" else ""
-    return f" ({OBJECTIVES[entry['objective']]}{limits})"
+    return f"{LEADS.get(entry['scenario'], entry['scenario'])} ({OBJECTIVES[entry['objective']]}{limits})"
 
 
 def _names(cells: Sequence[Mapping], several: bool) -> str:

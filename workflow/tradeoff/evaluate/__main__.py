@@ -16,9 +16,9 @@ import sys
 from pathlib import Path
 
 from workflow.tradeoff import corpus, errors, loaded, variants, words
-from workflow.tradeoff.errors import UserError
+from workflow.tradeoff.errors import CellFailure, UserError
 from workflow.tradeoff.evaluate.cell import evaluate, failed, opened, write
-from workflow.tradeoff.run import fork, shortage
+from workflow.tradeoff.run import fork, machines, shortage
 from workflow.tradeoff.variants import VARIANTS
 
 
@@ -42,6 +42,7 @@ def arguments(argv: list[str]):
     parser.add_argument("--bos", default="auto", choices=["auto", "always", "never"])
     parser.add_argument("--device", required=True, choices=["cpu", "cuda"])
     parser.add_argument("--threads", required=True, type=int)
+    machines.add_flag(parser)
     parser.add_argument("--output", required=True, type=Path)
     return parser.parse_args(argv)
 
@@ -56,6 +57,12 @@ def main(argv: list[str]) -> None:
 def apart(argv: list[str]) -> None:
     """``main`` in a process of its own: when that dies, the cell has a status and the study goes on."""
     args = arguments(argv)
+    try:
+        machines.check(args.machine, args.output)
+    except CellFailure as failure:
+        args.device = machines.device_here(args.device)
+        write(args, _failed(args, failure), {}, {})
+        return
     before = shortage.on_host()
     code, text = fork.run("workflow.tradeoff.evaluate.__main__:main", argv, fresh=args.device == "cuda")
     if not code:
@@ -63,9 +70,13 @@ def apart(argv: list[str]) -> None:
     failure = fork.failure(code, text, VARIANTS[args.variant], args.artifact, before)
     if isinstance(failure, UserError):  # it has said why
         sys.exit(code)
+    write(args, _failed(args, failure), {}, {})
+
+
+def _failed(args, failure: CellFailure) -> dict:
+    """What is written of a cell that gave no figure."""
     with loaded.digests(artifact=args.artifact, model=args.model_folder) as digests:
-        result = opened(args, corpus.read(args.corpus), digests) | failed(failure)
-    write(args, result, {}, {})
+        return opened(args, corpus.read(args.corpus), digests) | failed(failure)
 
 
 if __name__ == "__main__":

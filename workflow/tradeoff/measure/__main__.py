@@ -17,7 +17,7 @@ from workflow.tradeoff.errors import CellFailure
 from workflow.tradeoff.measure import pairs, under_load
 from workflow.tradeoff.measure.pairs import PROOF, Plan
 from workflow.tradeoff.measure.process import Runner
-from workflow.tradeoff.run import environment
+from workflow.tradeoff.run import environment, machines
 from workflow.tradeoff.variants import VARIANTS
 
 SCHEMA = 2  # of the file; 1 had no turns
@@ -95,6 +95,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--pairing", choices=("auto", "apart"), required=True)
     parser.add_argument("--loads", type=loads.parse, default=[], metavar="JSON", help="further loads, each as its Load")
     parser.add_argument("--device", choices=("cpu", "cuda"), required=True)
+    machines.add_flag(parser)
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args(argv)
     # Snakemake exports its own thread counts, and not every library asks torch for them
@@ -102,18 +103,21 @@ def main(argv: list[str]) -> None:
     result = {
         "schema": SCHEMA,
         **{key: getattr(args, key) for key in ("study", "model", "variant", "baseline", "device", "threads")},
+        **({"machine": args.machine[0]} if args.machine else {}),
         "status": "ok",
         "reason": "",
     }
     folders = {"artifact": args.artifact, "model": args.model_folder, "baseline": args.baseline_artifact}
     with loaded.digests(**folders) as result["digests"]:
         try:
+            machines.check(args.machine, args.output)
             result |= measure(args)
         except CellFailure as failed:
             result |= {"status": failed.status, "reason": failed.reason}
     if result["status"] != "ok":
         print(f"{args.model} × {args.variant}: {result['status']}: {result['reason']}", file=sys.stderr)
-    result["environment"] = environment.collect(args.device, args.threads)
+    device = machines.device_here(args.device) if args.machine else args.device
+    result["environment"] = environment.collect(device, args.threads)
     files.write_json(args.output, result)
 
 

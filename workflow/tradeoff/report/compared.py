@@ -18,6 +18,7 @@ import pandas as pd
 from workflow.tradeoff import columns, stats
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.files import read_json
+from workflow.tradeoff.report import places
 from workflow.tradeoff.run.environment import flatten
 from workflow.tradeoff.stats import Interval
 
@@ -48,7 +49,9 @@ class Run:
 
     def scores(self, key: tuple[str, str], convention: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """NLL (n,) in nats, block and token of a cell's text; None where they were not kept."""
-        path = self.folder / "quality" / key[0] / f"{key[1]}.npz"
+        model, _, machine = key[0].partition(" on ")
+        scored = (self.cells[key].get("scored_on") or machine) if machine else ""
+        path = self.folder / "quality" / scored / model / f"{key[1]}.npz"
         if not path.is_file():
             return None
         with np.load(path) as arrays:
@@ -65,7 +68,7 @@ def read(folder: Path) -> Run:
     if missing := [name for name in NEEDED if not (folder / name).is_file()]:
         raise UserError(f"{folder} is no finished run, it lacks {' and '.join(missing)}: run the study to its end")
     try:
-        summary = pd.read_csv(folder / NEEDED[0], dtype=columns.DIGESTS)
+        summary = places.read(folder / NEEDED[0], dtype=columns.DIGESTS)
         environment = read_json(folder / NEEDED[1])
     except ValueError as error:
         raise UserError(f"{folder} cannot be read ({error}): run the study again") from error

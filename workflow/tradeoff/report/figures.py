@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from workflow.tradeoff import errors, variants
-from workflow.tradeoff.report import style
+from workflow.tradeoff.report import places, style
 from workflow.tradeoff.report.figures_launch import launch
 from workflow.tradeoff.report.figures_loads import loads
 from workflow.tradeoff.report.figures_scatter import growth, roofline
@@ -26,7 +26,7 @@ from workflow.tradeoff.words import number
 
 def speed(tables: Path) -> Figure:
     """Decode tokens a second with its interval and the speedup over the baseline."""
-    summary = pd.read_csv(tables / "summary.csv")
+    summary = places.read(tables / "summary.csv")
     if summary["decode_tokens_per_s"].notna().sum() == 0:
         return style.empty("No decode speed was measured.")
     figure, panels = style.rows_by_model(summary)
@@ -56,7 +56,7 @@ def speed(tables: Path) -> Figure:
 
 def latency(tables: Path) -> Figure:
     """Distribution of the inter-token latency, and the time to first token."""
-    summary, itl = pd.read_csv(tables / "summary.csv"), pd.read_csv(tables / "itl.csv")
+    summary, itl = places.read(tables / "summary.csv"), places.read(tables / "itl.csv")
     if itl.empty:
         return style.empty("No inter-token latency was measured.")
     wide = itl.pivot(index=["model", "variant"], columns="quantile_pct", values="itl_ms")
@@ -87,7 +87,7 @@ def latency(tables: Path) -> Figure:
 
 def memory(tables: Path) -> Figure:
     """Weights and cache as bars, the peaks of the process as marks."""
-    summary = pd.read_csv(tables / "summary.csv")
+    summary = places.read(tables / "summary.csv")
     if summary["weight_mb"].notna().sum() == 0:
         return style.empty("No memory was measured.")
     figure, panels = style.rows_by_model(summary)
@@ -121,7 +121,7 @@ def memory(tables: Path) -> Figure:
 
 def perplexity(tables: Path) -> Figure:
     """Perplexity of each cell; the line is the baseline's. Cells that diverged are named, not drawn."""
-    summary = pd.read_csv(tables / "summary.csv")
+    summary = places.read(tables / "summary.csv")
     if summary["perplexity"].notna().sum() == 0:
         return style.empty("No perplexity was evaluated.")
     figure, panels = style.rows_by_model(summary)
@@ -145,7 +145,7 @@ def perplexity(tables: Path) -> Figure:
 
 def delta_nll(tables: Path) -> Figure:
     """Paired change of NLL against the baseline with its interval."""
-    summary = pd.read_csv(tables / "summary.csv")
+    summary = places.read(tables / "summary.csv")
     if summary["delta_nll"].notna().sum() == 0:
         return style.empty("No change of NLL was evaluated.")
     figure, panels = style.rows_by_model(summary)
@@ -168,7 +168,7 @@ def delta_nll(tables: Path) -> Figure:
 
 def divergence(tables: Path) -> Figure:
     """Percentiles of the KL divergence from the baseline, on a logarithmic axis."""
-    summary = pd.read_csv(tables / "summary.csv")
+    summary = places.read(tables / "summary.csv")
     if summary["kl_mean"].notna().sum() == 0:
         return style.empty("No divergence from a baseline was evaluated.")
     figure, panels = style.rows_by_model(summary)

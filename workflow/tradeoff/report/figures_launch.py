@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from workflow.tradeoff.report import style
+from workflow.tradeoff.report import places, style
 from workflow.tradeoff.variants import REFERENCE
 
 FORMS = ("eager", "graph")
@@ -19,7 +19,7 @@ WAITING = "#D9D9D9"
 
 def launch(tables: Path) -> Figure:
     """Left: decode speed, eager (hollow) and as a graph. Right: a step's time on the device and waiting, kernels."""
-    table = pd.read_csv(tables / "launch.csv")
+    table = places.read(tables / "launch.csv")
     if table.empty:
         return style.empty("No variant was run both eagerly and as a CUDA graph in this study.")
     names, order = style.models(table), style.variants(table)

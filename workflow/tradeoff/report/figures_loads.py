@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from workflow.tradeoff.report import style
+from workflow.tradeoff.report import places, style
 
 AXES = {"sequences": "sequences at once", "prompt_tokens": "tokens of the prompt"}
 FIXED = {"sequences": "prompt_tokens", "prompt_tokens": "sequences"}
@@ -23,7 +23,7 @@ PANELS = {  # column: label, whether it has an interval
 
 def loads(tables: Path) -> Figure:
     """A column for each axis, a row for each figure of each model; a line joins loads that differ in one thing."""
-    table = pd.read_csv(tables / "loads.csv")
+    table = places.read(tables / "loads.csv")
     if table["load"].nunique() < 2:
         return style.empty("One load was measured: measure.loads of the config names further ones.")
     names = style.models(table)

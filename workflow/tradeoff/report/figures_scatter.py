@@ -5,16 +5,15 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from workflow.tradeoff.report import style
+from workflow.tradeoff.report import places, style
 
 
 def growth(tables: Path) -> Figure:
     """Inter-token latency over the length of the sequence: what it costs to have no KV cache."""
-    table = pd.read_csv(tables / "growth.csv")
+    table = places.read(tables / "growth.csv")
     if table.empty:
         return style.empty("No inter-token latency was measured.")
     names = style.models(table)
@@ -50,7 +49,7 @@ def growth(tables: Path) -> Figure:
 
 def roofline(tables: Path) -> Figure:
     """Decode speed over the bytes that a token must read; the line is what the measured bandwidth allows."""
-    summary = pd.read_csv(tables / "summary.csv")
+    summary = places.read(tables / "summary.csv")
     shown = summary[summary["mbu_pct"].notna() & summary["decode_tokens_per_s"].notna()]
     if shown.empty:
         return style.empty("No memory bandwidth was measured in this run, so there is no roofline.")

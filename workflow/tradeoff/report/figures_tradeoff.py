@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from workflow.tradeoff.report import style
+from workflow.tradeoff.report import places, style
 
 WIDEST = 2  # an interval that reaches beyond so many times its value runs out of the panel, which keeps its scale
 STEEP = 20  # percent of perplexity beyond which the axis is logarithmic outside ± 1 %
@@ -27,7 +27,7 @@ def tradeoff(tables: Path) -> Figure:
     Ringed: on the Pareto front over speed, memory and ΔNLL together, so in one panel alone a ringed point may look
     beaten. Faint: beaten by another variant, and the intervals say so. Crossed: a reference that nobody can serve.
     """
-    summary, pareto = pd.read_csv(tables / "summary.csv"), pd.read_csv(tables / "pareto.csv")
+    summary, pareto = places.read(tables / "summary.csv"), places.read(tables / "pareto.csv")
     front = set(pareto[pareto["on_front"] == "yes"][["model", "variant"]].itertuples(index=False, name=None))
     shown = summary[(summary["status"] == "ok") & summary["decode_tokens_per_s"].notna()]
     shown = shown[shown["degradation_pct"].notna()]

@@ -29,7 +29,15 @@ th[aria-sort=ascending] button::after { content: " \\25B2"; }
 th[aria-sort=descending] button::after { content: " \\25BC"; }
 tbody tr:hover { background: #f3f6f9; } label { margin-right: 1.2rem; } @media print { p.choose { display: none; } }
 """
-CHOSEN_BY = ("model", "variant", "status", "scenario", "convention", "load")  # columns whose rows can be shown alone
+CHOSEN_BY = (
+    "machine",
+    "model",
+    "variant",
+    "status",
+    "scenario",
+    "convention",
+    "load",
+)  # columns whose rows can be shown alone
 LONG = 40  # characters of a text that is broken into lines, in a column wide enough to read it
 # the value to sort by stands in data-v, so that 10 follows 9 and an empty cell comes last either way
 SCRIPT = """

@@ -11,7 +11,7 @@ import pandas as pd
 from workflow.tradeoff import columns, templates
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.files import read_json
-from workflow.tradeoff.report import claimed, launch_words, markdown, show
+from workflow.tradeoff.report import claimed, launch_words, markdown, places, show
 from workflow.tradeoff.variants import VARIANTS
 from workflow.tradeoff.words import OBJECTIVES, number
 
@@ -31,7 +31,7 @@ def tables(folder: Path) -> dict[str, pd.DataFrame]:
 def read_table(path: Path) -> pd.DataFrame:
     """A table; an empty frame for a file without any column."""
     try:
-        return pd.read_csv(path, dtype=columns.DIGESTS)
+        return places.read(path, dtype=columns.DIGESTS)
     except pd.errors.EmptyDataError:
         return pd.DataFrame()
 
@@ -152,18 +152,24 @@ def use_cases(decision: Mapping) -> pd.DataFrame:
     return pd.DataFrame([{**row, "cells": "; ".join(row["cells"])} for row in rows.values()])
 
 
+def groups(several: bool) -> dict[str, dict[str, str]]:
+    """The summary's columns in words; with those that a study of several kinds of machine has beside."""
+    first, *rest = columns.GROUPS.items()
+    return dict([(first[0], {**first[1], **(columns.OF_MACHINES if several else {})}), *rest])
+
+
 def context(options) -> dict:
     """What the template may use."""
     found = tables(options.tables)
     notes = read_json(options.tables / "notes.json")
-    decision = read_json(options.decision or options.tables / "decision.json")
+    decision = places.folded(read_json(options.decision or options.tables / "decision.json"))
     # a study that was not put on trial has no claims.csv; numbers stay as they are written there
     trial = options.tables / "claims.csv"
     rows = claimed.read(trial) if trial.is_file() else []
     folder = options.output.absolute().parent
     made = manifests(options.manifests)
     environment, corpus = read_json(options.environment), options.config.get("corpus") or {}
-    deployed = read_json(options.deploy) if options.deploy else []
+    deployed = places.deployed(options.deploy) if options.deploy else []
     summary = found["summary"]
     told = main_table(summary, decision)
     remarks = summary[(summary["status"] == "ok") & summary["reason"].notna()]
@@ -181,6 +187,7 @@ def context(options) -> dict:
         "titles": {name: entry["title"] for name, entry in notes.items()},
         "decision": decision,
         "deployed": deployed,
+        "deploy_pages": [path.with_name("README.md").absolute().relative_to(folder) for path in options.deploy or ()],
         "leading": list({entry["model"]: entry for entry in reversed(deployed)}.values())[::-1],
         "figures": _links(options.figures, folder, "*.svg"),
         "links": _links(options.tables, folder, "*.csv"),
@@ -191,7 +198,7 @@ def context(options) -> dict:
         "manifests": pd.DataFrame(made),
         "expanded": [entry for entry in made if ".gguf" in entry["source"]],
         "diagnoses": pd.DataFrame(diagnoses(options.diagnoses)),
-        "groups": columns.GROUPS,
+        "groups": groups(several="machines" in found),
         "claims": rows,
         "claim_counts": claimed.counts(rows) if rows else {},
         "corpus": corpus,

@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 from workflow.tradeoff import errors
 from workflow.tradeoff.errors import UserError
+from workflow.tradeoff.report import places
 
 # column of tables/summary.csv: head on the terminal, digits after the point
 SHOWN = {
@@ -59,7 +60,7 @@ def main(argv: list[str]) -> None:
     path = parser.parse_args(argv).tables / "summary.csv"
     if not path.is_file():
         raise UserError(f"{path} is not there: run the study first")
-    print(table(pd.read_csv(path)))
+    print(table(places.read(path)))
 
 
 if __name__ == "__main__":

@@ -196,6 +196,7 @@ def check_meaning(config: dict) -> None:
             raise UserError(
                 f"config key decide.scenarios.{name}: min_parameters is above max_parameters: no model lies between"
             )
+    _check_machines(config)
     for key, named in (("variants", config["variants"]), ("baseline", [config["baseline"]])):
         if unknown := [variant for variant in named if variant not in VARIANTS]:
             raise UserError(f"config key {key}: no variant is called {unknown[0]}: {_suggest(unknown[0], VARIANTS)}")
@@ -224,6 +225,21 @@ def check_meaning(config: dict) -> None:
             )
 
 
+def _check_machines(config: dict) -> None:
+    """Raise UserError for kinds of machine that cannot be, or are not there."""
+    known = config.get("machines") or {}
+    for name in config.get("run_machines") or ():
+        if name not in known:
+            words = _suggest(name, known) if known else "the config has no machines"
+            raise UserError(f"config key run_machines: no kind of machine is called {name}: {words}")
+    for name, kind in known.items():
+        if kind["device"] == "cpu" and (keys := {"gpu", "capability"} & (kind.get("expect") or {}).keys()):
+            raise UserError(
+                f"config key machines.{name}.expect.{min(keys)}: its models run on the CPU: say device: cuda, or "
+                "remove it"
+            )
+
+
 def _check_source(where: str, kind: str, entry: dict) -> None:
     if entry.get("source") not in NEEDED[kind]:
         raise UserError(f"config key {where}.source: {entry.get('source')!r} is none of {', '.join(NEEDED[kind])}")
@@ -249,14 +265,19 @@ def cells(config: dict, model: str) -> tuple[list[str], str]:
 
 def check_elsewhere(config: dict) -> None:
     """Raise UserError for what would be read off the machine that submits, where another one runs."""
-    if config["device"] == "auto":
+    if config["device"] == "auto" and not config.get("machines"):
         raise UserError(
             "config key device: auto looks at the machine that submits, not at the one that runs: say cpu or cuda"
         )
 
 
 def device(config: dict) -> str:
-    """``cpu`` or ``cuda``: the config's word, and for ``auto`` whether the driver shows a card here."""
+    """``cpu`` or ``cuda``: the config's word, and for ``auto`` whether the driver shows a card here.
+
+    Of a study of several kinds of machine, that of the jobs that are of no cell: they need no card.
+    """
+    if config.get("machines"):
+        return "cpu"
     if config["device"] != "auto":
         return config["device"]
     return "cuda" if Path("/dev/nvidia0").exists() or Path("/dev/dxg").exists() else "cpu"

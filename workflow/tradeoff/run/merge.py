@@ -4,8 +4,9 @@
     make merge RUNS="results-a/demo results-b/demo" CONFIG=config/mine.yaml
 
 Speed, quality, and the manifests of what ran are copied; weights are not. Two runs fit together when they measured the
-same bytes by the same protocol, and all cells of a model in one environment: a ratio never crosses two machines. A cell
-that both runs have, such as a baseline, must have the same accuracy, and is taken from the run that is named first.
+same bytes by the same protocol, and all cells of a model in one environment: a ratio never crosses two machines. In a
+study of several kinds of machine that holds within a kind. A cell that both runs have, such as a baseline, must have
+the same accuracy, and is taken from the run that is named first.
 """
 
 import os
@@ -26,7 +27,7 @@ from workflow.tradeoff.run import config
 # what stands for bytes: equal wherever two runs have it
 SAME = ("models/*/manifest.json", "artifacts/*/*/manifest.json", "corpus/*.json")
 CELLS = {"speed": (".json",), "quality": (".json", ".npz", ".logprobs.npz", ".plans.npz", ".diagnosis.json")}
-BESIDE = ("environment.json", "preflight.json", "benchmarks/*/*.tsv")
+BESIDE = ("environment.json", "preflight.json", "preflight/*.json", "benchmarks/*/*.tsv", "benchmarks/*/*/*.tsv")
 # settings of a protocol's record that are facts of its run, not of how it was asked to run
 TAKEN = ("pairing", "pairing_reason")
 OF_MODEL = ("protocols.study.prompt_tokens",)  # a tokenizer's
@@ -42,15 +43,21 @@ class Cell:
     data: dict
 
     @property
-    def key(self) -> tuple[str, str, str]:
-        return self.kind, self.data["model"], self.data["variant"]
+    def machine(self) -> str:
+        """The kind of machine in whose folder it lies; "" in a study of one."""
+        return "/".join(self.path.relative_to(self.run / self.kind).parts[:-2])
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        return self.kind, self.machine, self.data["model"], self.data["variant"]
 
 
 def cells(run: Path) -> Iterator[Cell]:
     """The raw files of a run; UserError when it has none."""
     found = 0
     for kind in CELLS:
-        for path in sorted((run / kind).glob("*/*.json")):
+        folder = run / kind
+        for path in sorted([*folder.glob("*/*.json"), *folder.glob("*/*/*.json")]):
             if not path.name.endswith(".diagnosis.json"):
                 found += 1
                 yield Cell(run, kind, path, read_json(path))
@@ -71,12 +78,13 @@ def settings(cell: Cell) -> dict:
 
 def check_settings(found: Sequence[Cell]) -> None:
     """Raise UserError for the first two cells that were not taken alike."""
-    first: dict[tuple[str, str], tuple[object, Path]] = {}
+    first: dict[tuple[str, ...], tuple[object, Path]] = {}
     for cell in found:
         for key, value in settings(cell).items():
             if value is None:
                 continue
-            known, where = first.setdefault((cell.kind, key), (value, cell.path))
+            place = cell.machine if key == "device" else ""
+            known, where = first.setdefault((cell.kind, place, key), (value, cell.path))
             if known != value:
                 raise UserError(
                     f"{key} is {known!r} in {where} and {value!r} in {cell.path}: take both halves with one config and "
@@ -86,10 +94,10 @@ def check_settings(found: Sequence[Cell]) -> None:
 
 def check_environments(found: Sequence[Cell]) -> list[str]:
     """The environments' digests; UserError when cells of one model ran in two."""
-    by_model: dict[tuple[str, str], Cell] = {}
+    by_model: dict[tuple[str, ...], Cell] = {}
     for cell in found:
         digest = (cell.data.get("environment") or {}).get("digest")
-        known = by_model.setdefault((cell.kind, cell.data["model"]), cell)
+        known = by_model.setdefault((cell.kind, cell.machine, cell.data["model"]), cell)
         if digest != (known.data.get("environment") or {}).get("digest"):
             raise UserError(
                 f"{known.path} and {cell.path} ran in two environments ({_difference(known, cell)}): a model's cells "
@@ -126,12 +134,12 @@ def merge(runs: Sequence[Path], output: Path) -> list[str]:
     found = [cell for run in runs for cell in cells(run)]
     check_settings(found)
     environments = check_environments(found)
-    kept: dict[tuple[str, str, str], Cell] = {}
+    kept: dict[tuple[str, ...], Cell] = {}
     twice = set()
     for cell in found:
         if (known := kept.setdefault(cell.key, cell)) is not cell:
             check_twice(known, cell)
-            twice.add("/".join(cell.key[1:]))
+            twice.add("/".join(filter(None, cell.key[1:])))
     copies: dict[Path, Path] = {}
     for run in runs:
         for path in (path for pattern in (*SAME, *BESIDE) for path in sorted(run.glob(pattern))):
@@ -147,11 +155,14 @@ def merge(runs: Sequence[Path], output: Path) -> list[str]:
     now = time.time()  # one for all: within a rank no file is younger than another
     for name, path in copies.items():
         _copy(path, output / name, now)
-    models = {cell.data["model"] for cell in found}
-    said = [f"{len({key[1:] for key in kept})} cells of {len(models)} models from {len(runs)} runs, in {output}"]
+    models, kinds = {cell.data["model"] for cell in found}, {cell.machine for cell in found if cell.machine}
+    # an accuracy that several kinds share is no cell of its own
+    count = len({key[1:] for key in kept if key[0] == "speed"} or {key[1:] for key in kept})
+    on = f" on {len(kinds)} kinds of machine" if kinds else ""
+    said = [f"{count} cells of {len(models)} models{on} from {len(runs)} runs, in {output}"]
     if twice:
         said.append(f"in more than one run, and taken from the first: {', '.join(sorted(twice))}")
-    if len(environments) > 1:
+    if len(environments) > 1 and not kinds:
         said.append(f"{len(environments)} environments: compare speeds within a model, not across models")
     return said
 

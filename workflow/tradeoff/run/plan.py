@@ -6,6 +6,7 @@ Hours are bounds from the study's budgets and slow rates, or, of jobs that ran b
 code 1 when the disk or the card is too small.
 """
 
+import itertools
 import os
 import shutil
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from workflow.tradeoff import errors
 from workflow.tradeoff.run import config as study_config
-from workflow.tradeoff.run import needs, plan_sizes
+from workflow.tradeoff.run import machines, needs, plan_sizes
 from workflow.tradeoff.variants import VARIANTS
 
 ARRAYS = 20  # bytes that an evaluation writes for a scored token
@@ -22,7 +23,10 @@ ARRAYS = 20  # bytes that an evaluation writes for a scored token
 
 @dataclass(frozen=True)
 class Job:
-    """One job of the study: its needs, and where its time is from. card: MB of a card, 0 where none is used."""
+    """One job of the study: its needs, and where its time is from. card: MB of a card, 0 where none is used.
+
+    machine: the kind that a cell's job is of, in a study of several.
+    """
 
     stage: str
     model: str
@@ -32,10 +36,12 @@ class Job:
     card_mb: int
     on_card: bool
     measured: bool
+    machine: str = ""
 
     @property
     def label(self) -> str:
-        return f"{self.model}/{self.name}" if self.name else self.model
+        place = f"{self.machine}/" if self.machine else ""
+        return place + (f"{self.model}/{self.name}" if self.name else self.model)
 
 
 @dataclass(frozen=True)
@@ -48,24 +54,27 @@ class Plan:
     disk: int
     known: dict[str, tuple[needs.Size, str]]
     threads: int
+    machines: dict[str, dict]
 
 
 def of_study(config: dict, results: Path) -> Plan:
     """The plan of a checked config, with what runs in ``results`` left behind."""
-    device, threads = study_config.device(config), config["threads"] or os.cpu_count()
+    kinds = machines.kinds(config)
+    here = {"device": study_config.device(config), "threads": config["threads"]}
+    threads = config["threads"] or os.cpu_count()
     known = {name: plan_sizes.of_model(name, entry, results) for name, entry in config["models"].items()}
     jobs: list[Job] = []
     downloads = disk = cells = 0
 
-    def job(stage: str, model: str, name: str, variant=None) -> None:
+    def job(stage: str, model: str, name: str, variant=None, machine: str = "") -> None:
         size = known[model][0]
-        past = _benchmark(results, stage, model, name)
+        past = _benchmark(results, stage, model, name, machine)
+        device, own = (kinds.get(machine, here)[key] for key in ("device", "threads"))
         on_card = device == "cuda" and stage in ("measure", "evaluate")
-        seconds = needs.seconds(stage, size, config, device, variant, threads) if past is None else past
+        seconds = needs.seconds(stage, size, config, device, variant, own or threads) if past is None else past
         card = needs.card_mb(size, variant, config) if on_card and variant else 0
-        jobs.append(
-            Job(stage, model, name, seconds, needs.memory_mb(stage, size, config), card, on_card, past is not None)
-        )
+        memory = needs.memory_mb(stage, size, config)
+        jobs.append(Job(stage, model, name, seconds, memory, card, on_card, past is not None, machine))
 
     for model, entry in config["models"].items():
         size, how = known[model]
@@ -80,14 +89,14 @@ def of_study(config: dict, results: Path) -> Plan:
             job(_maker(variant), model, artifact, variant)
             downloads += 0 if jobs[-1].measured else fetched
             disk += fetched + kept
-        for variant in variants:
+        for variant, machine in itertools.product(variants, kinds or [""]):
             cells += 1
-            job("measure", model, variant.name, variant)
-            if entry["source"] != "random":
-                job("evaluate", model, variant.name, variant)
+            job("measure", model, variant.name, variant, machine)
+            if entry["source"] != "random" and kinds.get(machine, {}).get("scored_by", machine) == machine:
+                job("evaluate", model, variant.name, variant, machine)
                 tokens = (config["evaluate"]["max_tokens"] or needs.CORPUS) * len(config["evaluate"]["conventions"])
                 disk += ARRAYS * tokens
-    return Plan(jobs, cells, downloads, disk, known, threads)
+    return Plan(jobs, cells, downloads, disk, known, threads, kinds)
 
 
 def _artifacts(variants) -> dict:
@@ -109,10 +118,10 @@ def _maker(variant) -> str:
     return {"checkpoint": "fetch_checkpoint", "gguf": "gguf"}.get(variant.family, "fuse")
 
 
-def _benchmark(results: Path, stage: str, model: str, name: str) -> float | None:
+def _benchmark(results: Path, stage: str, model: str, name: str, machine: str) -> float | None:
     """Seconds that this job took when it ran last; None when it did not."""
     folder, file = stage.split("_")[0], f"{model}_{name}" if name else model
-    path = results / "benchmarks" / folder / f"{file}.tsv"
+    path = results / "benchmarks" / folder / machine / f"{file}.tsv"
     if not path.is_file():
         return None
     head, values, *_ = path.read_text().splitlines()
@@ -142,6 +151,14 @@ def lines(plan: Plan, free: int, card_gb: float | None) -> tuple[list[str], list
         )
     total = f"{_hours(card):.1f} h with a card, {_hours(host):.1f} h without" if card else f"{_hours(host):.1f} h"
     said.append(f"{'hours:':<{wide}} {total}, at most, one job at a time with {plan.threads} CPU threads")
+    for name, kind in plan.machines.items():
+        own = [job for job in plan.jobs if job.machine == name]
+        timed = sum(job.stage == "measure" for job in own)
+        price = kind.get("price_per_hour")
+        said.append(
+            f"{'machine:':<{wide}} {name}, {timed} cells, {len(own) - timed} evaluations, {_hours(own):.1f} h"
+            + (f", {price * _hours(own):,.2f} at {price:g} an hour" if price else "")
+        )
     for name, (size, how) in plan.known.items():
         said.append(f"{'model:':<{wide}} {name}, {size.parameters / 1e6:,.0f} million parameters (known from: {how})")
     broken = []

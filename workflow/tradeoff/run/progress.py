@@ -24,16 +24,20 @@ CHATTER = ("Select jobs to execute", "Execute ", "Job ")
 
 @dataclass(frozen=True)
 class Job:
-    """A job of the run. cell: model and variant of a cell's measuring or evaluation, else None."""
+    """A job of the run.
+
+    cell: of a cell's measuring or evaluation its model, variant and, of several, kind of machine; else None.
+    """
 
     rule: str
     label: str
-    cell: tuple[str, str] | None = None
+    cell: tuple[str, ...] | None = None
 
 
 def job_of(rule: str, wildcards: Mapping[str, str]) -> Job:
     """The job of a rule, named by its wildcards."""
-    cell = (wildcards["model"], wildcards["variant"]) if rule in CELL_STAGES and "variant" in wildcards else None
+    names = [name for name in ("model", "variant", "machine") if name in wildcards]
+    cell = tuple(wildcards[name] for name in names) if rule in CELL_STAGES and "variant" in wildcards else None
     return Job(rule, " ".join([rule, "/".join(map(str, wildcards.values()))]).strip(), cell)
 
 

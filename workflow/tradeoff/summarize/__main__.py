@@ -9,11 +9,13 @@ what they loaded (``joins``). A cell that does not pass its gates keeps its row,
 speed.
 """
 
+import json
 from pathlib import Path
 
 from workflow.tradeoff import corpus, errors, loaded, variants
 from workflow.tradeoff.errors import UserError
-from workflow.tradeoff.summarize import gates
+from workflow.tradeoff.files import write_json
+from workflow.tradeoff.summarize import gates, machines
 from workflow.tradeoff.summarize.build import summarize, write
 from workflow.tradeoff.summarize.cells import read
 from workflow.tradeoff.summarize.joins import joined
@@ -29,6 +31,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--corpus", type=Path, metavar="FILE", help="corpus/{name}.json, which every cell was scored on"
     )
+    parser.add_argument(
+        "--machines", type=json.loads, metavar="JSON", help="the config's kinds; their files lie in a folder each"
+    )
     parser.add_argument("--benchmarks", nargs="*", default=[], metavar="FILE", help="benchmarks/{rule}/….tsv, if any")
     parser.add_argument("--convention", help="of the summary's accuracy columns; default: where divergence was taken")
     parser.add_argument("--max-kl", type=float, default=gates.KL_MOST, help="nats a token, beyond it a cell diverged")
@@ -37,15 +42,20 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument("--output", required=True, type=Path, metavar="FOLDER", help="tables/")
     options = parser.parse_args(argv)
-    cells = read(options.speed, options.quality, options.models)
-    for cell in cells:
+    files = options.speed, options.quality, options.models
+    groups = machines.read(*files, options.machines) if options.machines else {"": read(*files)}
+    for cell in (cell for own in groups.values() for cell in own):
         for part in (cell.speed, cell.quality):
             if part and part.get("study", options.study) != options.study:
                 raise UserError(f"{cell.model}/{cell.variant} is of study {part['study']!r}, not {options.study!r}")
     scored = loaded.check_corpus(options.corpus, corpus.read(options.corpus)) if options.corpus else None
-    cells = joined(cells, scored)
-    found, notes_found = summarize(cells, options.benchmarks, options.convention, options.max_kl, options.max_delta_nll)
-    write(options.output, found, notes_found)
+    groups = {name: joined(own, scored) for name, own in groups.items()}
+    settings = options.benchmarks, options.convention, options.max_kl, options.max_delta_nll
+    if not options.machines:
+        write(options.output, *summarize(groups[""], *settings))
+        return
+    write(options.output, *machines.summarize(groups, options.machines, *settings))
+    write_json(options.output / "environments.json", machines.environments(groups))
 
 
 if __name__ == "__main__":
