@@ -29,7 +29,9 @@ if MACHINES:
 
 def of_machine(key, plain):
     """A setting of a cell's job: the study's own, or that of the kind of machine that the cell is of."""
-    return (lambda wildcards: MACHINES[wildcards.machine][key]) if MACHINES else plain
+    # threads: 0 is told on the machine that runs, as the study's own is
+    every = {"threads": 0 if SUBMITS else len(os.sched_getaffinity(0))}
+    return (lambda wildcards: MACHINES[wildcards.machine][key] or every[key]) if MACHINES else plain
 
 
 def cores(plain):
