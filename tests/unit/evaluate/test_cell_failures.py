@@ -35,6 +35,14 @@ def test_a_failure_is_data(stage, monkeypatch, status):
     assert result["conventions"] == {} and result["divergence"] is None and stage.arrays("torch-bf16") == {}
 
 
+def test_a_cell_of_another_kind_of_machine_is_not_scored(stage, monkeypatch):
+    monkeypatch.setattr(stage, "main", evaluate_apart, raising=False)
+    kind = json.dumps({"device": "cpu", "expect": {"cpu": "No such CPU"}})
+    result = stage.run("torch-fp32", "--machine", "other", kind, names=["windows-64"])
+    assert result["status"] == "mismatched" and "'No such CPU' is expected, and " in result["reason"]
+    assert result["conventions"] == {} and stage.arrays("torch-fp32") == {}
+
+
 @pytest.mark.parametrize("fault", ["nan", "all nan", "inf", "-inf"])
 @pytest.mark.parametrize("variant", ["torch-fp32", "torch-bf16"])
 def test_a_loss_that_is_no_number_is_diverged_without_a_figure(stage, monkeypatch, fault, variant):

@@ -35,12 +35,12 @@ class Study:
     def digest(self, name):
         return json.loads((self.root / name / "manifest.json").read_text())["digest"]
 
-    def run(self):
+    def run(self, *more):
         output = self.root / "speed.json"
         flags = ["--study", "s", "--model", "m", "--variant", "onnx-int8-kv", "--baseline", "onnx-fp32-kv"]
         flags += ["--artifact", str(self.int8), "--baseline-artifact", str(self.fp32)]
         flags += ["--model-folder", str(self.model), "--pairing", "auto", "--device", "cpu"]
-        flags += ["--output", str(output)]
+        flags += ["--output", str(output), *more]
         for name in NUMBERS:
             flags += [f"--{name}", "1"]
         stage.main(flags)
