@@ -89,6 +89,13 @@ def test_every_cell_has_its_figures_and_its_bits(study, plan):
             assert proof["weights_by_bits"][str(CELLS[model, variant])] == proof["linear_quantized"]
 
 
+def unhurried(part):
+    """A part of a quality file without how fast it was taken."""
+    if not isinstance(part, dict):
+        return part
+    return {key: unhurried(value) for key, value in part.items() if key != "tokens_per_s"}
+
+
 @pytest.mark.parametrize(("variant", "name"), [("own-nf4", "nf4/model.safetensors"), ("own-gguf", "own.gguf")])
 def test_the_bytes_that_were_published_are_those_that_ran_beside_the_models_own(study, plan, variant, name):
     model = files.read_manifest(study.results / "models" / "llama")
@@ -98,6 +105,21 @@ def test_the_bytes_that_were_published_are_those_that_ran_beside_the_models_own(
     for stage in ("speed", "quality"):
         digests = files.read_json(study.results / stage / "llama" / f"{variant}.json")["digests"]
         assert digests["artifact"] == artifact["digest"] and digests["baseline"] == model["digest"]
+
+
+def test_snakemake_itself_fetches_a_checkpoint_and_evaluates_its_cell(study, plan):
+    """All else here runs the plan's commands without it."""
+    quality = study.results / "quality" / "llama" / "own-nf4.json"
+    before = files.read_json(quality)
+    quality.unlink()
+    artifact = "results/tiny/artifacts/llama/checkpoint-own-nf4/manifest.json"
+    (study.folder / artifact).unlink()
+    # words after the config's name would be read as further configs
+    said = study.snakemake("--rerun-triggers", "mtime", "--", "results/tiny/quality/llama/own-nf4.json").stdout
+    assert "fetch" in said and "evaluate llama/own-nf4" in said
+    again = files.read_json(quality)
+    for key in ("status", "conventions", "digests", "generated"):
+        assert unhurried(again[key]) == unhurried(before[key])
 
 
 def test_the_report_names_them_and_the_answer_is_deployed(study, plan):

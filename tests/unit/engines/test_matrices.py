@@ -42,7 +42,11 @@ def test_every_matrix_counts_whatever_its_layout(kind):
     assert load(folder).proof()["linear_weights"] == total
     proof = load(folder, "bnb-int8").proof()
     assert (proof["linear_weights"], proof["linear_quantized"]) == (total, total - left)
+    assert sum(proof["left_unquantized"].values()) == left
+    assert "lm_head" in proof["left_unquantized"]
     if name == "granitemoe":
+        largest, size = next(iter(proof["left_unquantized"].items()))
+        assert "layers.*." in largest and size == 2 * 8 * 2 * H * F  # gate and up of all experts
         assert proof["quantized_fraction"] < 0.1  # of nn.Linear alone it would be more than a half
 
 
@@ -80,7 +84,7 @@ def test_tables_that_are_only_added_are_no_matrices(tmp_path):
 
     network = Network()
     seen = matrices.watch(network, list(network.parameters()), lambda: network(torch.tensor([1, 2])))
-    assert sorted(matrices.products(network, seen)) == [(40, 32), (48, 32)]
+    assert sorted(matrices.products(network, seen)) == [("head", 40, 32), ("mix", 48, 32)]
     # two rows of the table and of the places, and both matrices
     assert seen.read() == 4 * (2 * 4 + 2 * 4 + 40 + 48)
 
@@ -99,7 +103,7 @@ def test_a_layer_that_keeps_packed_integers_counts_by_its_features():
 
     network = nn.Sequential(Packed())
     seen = matrices.watch(network, list(network.buffers()), lambda: network(torch.ones(1)))
-    assert matrices.products(network, seen) == [(64 * 32, 4)]
+    assert [found[1:] for found in matrices.products(network, seen)] == [(64 * 32, 4)]
     # its kernel is called past torch: what the layer holds is read
     assert seen.read() == 0 or seen.read() == sum(buffer.nbytes for buffer in network.buffers())
 

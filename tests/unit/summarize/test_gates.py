@@ -15,6 +15,15 @@ def test_a_conv1d_model_that_quantizers_skip_is_not_quantized():
     assert reason == "only 31% of the linear weights are 8-bit"
 
 
+def test_what_a_quantizer_left_alone_is_named():
+    left = {"layers.*.experts.gate_up_proj": 600, "layers.*.experts.down_proj": 300, "lm_head": 40, "layers.*.gate": 10}
+    proof = {"quantized_fraction": 0.05, "linear_weights": 1000, "left_unquantized": left}
+    assert gates.not_quantized(VARIANTS["bnb-int8"], proof) == (
+        "only 5% of the linear weights are 8-bit: layers.*.experts.gate_up_proj (60%), "
+        "layers.*.experts.down_proj (30%), lm_head (4%) and 1 more are left as they were"
+    )
+
+
 @pytest.mark.parametrize("fraction", [0.5, 0.9, 1.0])
 def test_mostly_quantized_passes(fraction):
     assert gates.not_quantized(VARIANTS["bnb-nf4"], {"quantized_fraction": fraction}) is None

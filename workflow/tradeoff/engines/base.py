@@ -56,9 +56,10 @@ class Engine(Protocol):
         linear_quantized: how many of these are stored in the variant's own number of bits;
         quantized_fraction: their ratio;
         cache: whether past keys and values are used.
-        transformers' add ``parameters`` {"dtype@device": count}, ``attention`` and ``attention_left_out`` (what the
-        model's default would leave out, so that eager ran); ONNX adds ``nodes`` {op type: count},
-        ``providers`` {provider: nodes}, ``heavy_elsewhere`` (op types of matrix products that run on a
+        transformers' add ``left_unquantized`` {matrix: weights in other bits than the variant's, a ``*`` for each
+        layer's number}, ``parameters`` {"dtype@device": count}, ``attention`` and ``attention_left_out`` (what the
+        model's default would leave out, so that eager ran); ONNX adds ``nodes`` {op type: count}, ``providers``
+        {provider: nodes}, ``heavy_elsewhere`` (op types of matrix products that run on a
         provider other than the one asked for) and ``memcpy`` (nodes). An engine may add ``counted``, what
         ``linear_quantized`` counts where it is not the variant's bits, as words after "the linear weights are", and
         ``remarks``, sentences that stand beside the cell's figures.

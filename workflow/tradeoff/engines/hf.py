@@ -181,11 +181,11 @@ def torch_proof(network, variant: Variant, step: Callable[[], object]) -> dict:
             place = f"{name}@{part.device.type}"
             parameters[place] = parameters.get(place, 0) + part.numel()
     traced = matrices.watch(network, [tensor for tensor in tensors if tensor.dtype != torch.bool], step)
-    sizes = matrices.products(network, traced)
-    total = sum(size for size, _ in sizes)
+    found = matrices.products(network, traced)
+    total = sum(matrix.weights for matrix in found)
     by_bits = Counter()
-    for size, bits in sizes:
-        by_bits[str(bits)] += size
+    for matrix in found:
+        by_bits[str(matrix.bits)] += matrix.weights
     # what was published says its own bits
     quantized = sum(size for bits, size in by_bits.items() if variant.stored_in(int(bits)))
     return {
@@ -196,6 +196,9 @@ def torch_proof(network, variant: Variant, step: Callable[[], object]) -> dict:
         "linear_quantized": quantized,
         "quantized_fraction": quantized / total,
         "weights_by_bits": dict(by_bits),
+        "left_unquantized": matrices.gathered(
+            matrix for matrix in found if variant.quantized and not variant.stored_in(matrix.bits)
+        ),
         "cache": True,
         "attention": network.config._attn_implementation,
         "attention_left_out": getattr(network, "attention_left_out", ""),

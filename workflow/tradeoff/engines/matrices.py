@@ -1,7 +1,10 @@
 """What a torch model's step multiplies by and reads: counted over its tensors, and seen in one traced step."""
 
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from math import prod
+from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -28,8 +31,16 @@ def parts(tensor: Tensor) -> Iterable[Tensor]:
         yield from parts(getattr(tensor, name))
 
 
-def products(network: nn.Module, seen: "Step") -> list[tuple[int, int]]:
-    """Every matrix that a step multiplies by: number of weights, bits of each.
+class Matrix(NamedTuple):
+    """A matrix that a step multiplies by: number of weights, bits that each is stored in."""
+
+    name: str
+    weights: int
+    bits: int
+
+
+def products(network: nn.Module, seen: "Step") -> list[Matrix]:
+    """Every matrix that a step multiplies by.
 
     All parameters of two dimensions and more, so that experts in one 3-D tensor, fused projections and Conv1D count;
     not embeddings, of which a step reads a row (a tied one counts as the head). Layers that keep packed integers in
@@ -37,16 +48,24 @@ def products(network: nn.Module, seen: "Step") -> list[tuple[int, int]]:
     tells tables that it only adds or scales by.
     """
     found, counted = [], set()
-    for module in network.modules():
-        own = [] if isinstance(module, nn.Embedding) else module.parameters(recurse=False)
-        matrices = [tensor for tensor in own if tensor.ndim >= 2 and not seen.looked_up(tensor)]
-        for tensor in matrices:
+    for place, module in network.named_modules():
+        own = [] if isinstance(module, nn.Embedding) else module.named_parameters(recurse=False)
+        matrices = [(name, tensor) for name, tensor in own if tensor.ndim >= 2 and not seen.looked_up(tensor)]
+        for name, tensor in matrices:
             if (key := identity(tensor)) not in counted:
                 counted.add(key)
-                found.append(stored(tensor))
+                found.append(Matrix(f"{place}.{name}".strip(".").removesuffix(".weight"), *stored(tensor)))
         if not matrices and (packed := _packed(module)):
-            found.append(packed)
+            found.append(Matrix(place, *packed))
     return found
+
+
+def gathered(found: Iterable[Matrix]) -> dict[str, int]:
+    """Numbers of weights by name, a ``*`` for the number of a layer, the largest first."""
+    sizes: Counter = Counter()
+    for matrix in found:
+        sizes[re.sub(r"\b\d+\b", "*", matrix.name)] += matrix.weights
+    return dict(sizes.most_common())
 
 
 def _packed(module: nn.Module) -> tuple[int, int] | None:

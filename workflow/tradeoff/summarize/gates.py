@@ -10,6 +10,7 @@ from workflow.tradeoff.run.environment import COMPARED, flatten
 from workflow.tradeoff.variants import Variant
 
 QUANTIZED_LEAST = 0.5  # share of the weights in matrices that must be stored in the variant's own bits
+NAMED = 3  # matrices that a reason names
 KL_MOST = 2.0  # nats a token; a rounding of weights that still works stays far below one
 # a whole pass must grow at least so much with the text before a step that grows likewise tells anything
 PASS_GROWTH_LEAST = 2.0
@@ -30,7 +31,17 @@ def not_quantized(variant: Variant, proof: Mapping) -> str | None:
         return f"nothing shows that the linear weights are {counted}: the proof has no quantized_fraction"
     if fraction >= QUANTIZED_LEAST:
         return None
-    return f"only {fraction:.0%} of the linear weights are {counted}"
+    return f"only {fraction:.0%} of the linear weights are {counted}{_left(proof)}"
+
+
+def _left(proof: Mapping) -> str:
+    """The largest matrices that a quantizer left alone, where the proof names them."""
+    named = proof.get("left_unquantized") or {}
+    if not named:
+        return ""
+    shares = [f"{name} ({size / proof['linear_weights']:.0%})" for name, size in list(named.items())[:NAMED]]
+    more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
+    return f": {', '.join(shares)}{more} are left as they were"
 
 
 def not_cached(variant: Variant, proof: Mapping) -> str | None:
