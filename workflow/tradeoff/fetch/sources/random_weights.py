@@ -19,7 +19,9 @@ def config_of(stated: dict):
         config = AutoConfig.for_model(kind, **settings)
     except Exception as error:  # a library refuses a config in whatever way it likes
         raise UserError(f"`architecture` is no config of {kind} ({first_line(error)}): correct it") from error
-    unknown = sorted(set(settings) - set(type(config)().to_dict()) - set(config.attribute_map))
+    # what a config does not know it keeps as it is, and what an earlier transformers knew it takes under today's name
+    known = {*type(config)().to_dict(), *config.attribute_map}
+    unknown = sorted(name for name in settings if name not in known and name in vars(config))
     if unknown:
         raise UserError(f"`architecture` has {', '.join(unknown)}, which a {kind} config does not know: remove it")
     return config
