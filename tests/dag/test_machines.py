@@ -1,9 +1,16 @@
 """Several kinds of machine: each cell on each of them, accuracy once a device, and a run here of what runs here."""
 
-import pytest
+import shutil
+import subprocess
+import sys
 
-from tests import studies
+import pandas as pd
+import pytest
+import yaml
+
+from tests import studies, synthetic
 from tests.dag.test_cluster import asked
+from tests.dag.test_merge import RAW
 
 # every machine is of the first, none of the second, and a third that needs no card either
 MACHINES = {
@@ -87,3 +94,32 @@ def test_without_machines_no_path_and_no_resource_names_one(planned_study):
     planned_study.configure(lambda config: config.update(machines=MACHINES))
     assert "machine" not in "".join(outputs(text, "measure")) and "machine=" not in text and "--machine" not in text
     assert "speed/llama/onnx-int8-kv.json" in outputs(text, "measure")
+
+
+def test_halves_by_machine_are_merged_and_nothing_of_a_machine_runs_again(planned_study):
+    """One half of each kind, the second of a machine that this one is not: tables of both, on this one."""
+    root, variants = planned_study.folder, ("torch-fp32", "bnb-int8")
+    whole = synthetic.write_machines(root / "whole", variants=variants)
+    for name in (path.stem for path in (whole.folder / "quality").rglob("*.npz")):
+        (whole.folder / "quality" / "cpu-amx" / "tiny-a" / f"{name}.diagnosis.json").write_text("{}")
+    for half, left_out in (("a", "arm"), ("b", "cpu-amx")):
+        shutil.copytree(whole.folder, root / half)
+        for kind in ("speed", "quality"):
+            shutil.rmtree(root / half / kind / left_out, ignore_errors=True)
+    config = yaml.safe_load((root / "config" / "tiny.yaml").read_text())
+    kinds = {"cpu-amx": {"device": "cpu"}, "arm": {"device": "cpu", "expect": {"cpu": "No such CPU"}}}
+    model = {"tiny-a": {"source": "local", "path": "inputs/llama", "variants": list(variants)}}
+    config |= {"study": "synthetic", "machines": kinds, "models": model}
+    config["corpus"]["name"] = "synthetic-wiki"
+    (root / "config" / "merged.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    merge = [sys.executable, "-m", "workflow.tradeoff.run.merge", "a", "b", "--config", "config/merged.yaml"]
+    done = subprocess.run(merge, cwd=root, capture_output=True, text=True)
+    expected = "4 cells of 1 models on 2 kinds of machine from 2 runs, in results/synthetic\n"
+    assert done.stdout == expected, done.stderr
+    tables, mtime = "results/synthetic/tables", ("--rerun-triggers", "mtime", "--")
+    plan = planned_study.snakemake("--dry-run", "--nocolor", *mtime, "results/synthetic/report.md",
+                                   configfile="config/merged.yaml").stdout  # fmt: skip
+    assert outputs(plan, "report") and not [rule for rule in RAW if outputs(plan, rule)]
+    planned_study.snakemake(*mtime, f"{tables}/summary.csv", configfile="config/merged.yaml")
+    summary = pd.read_csv(root / tables / "summary.csv")
+    assert list(summary["machine"]) == ["cpu-amx"] * 2 + ["arm"] * 2 and set(summary["status"]) == {"ok"}
