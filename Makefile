@@ -19,7 +19,7 @@ digest = $(shell (cat $(1); echo '$(CURDIR) $(PYTHON)') | sha256sum | cut -c1-16
 HOST := $(VENV)/.host-$(call digest,envs/uv.lock envs/host.lock envs/torch.lock)
 TEST := $(VENV)/.test-$(call digest,envs/uv.lock envs/host.lock envs/torch.lock envs/test.lock)
 
-.PHONY: help env demo docs test lock image compare merge plan
+.PHONY: help env demo docs test lock image compare merge plan watch
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -56,6 +56,12 @@ merge: $(HOST) ## Halves of a study run apart: make merge RUNS="a/demo b/demo" C
 
 plan: $(HOST) ## What a study will take: make plan CONFIG=config/t4.yaml [CARD_GB=16] [THREADS=8]
 	@python -m workflow.tradeoff.run.plan $(or $(CONFIG),config/config.yaml) $(if $(CARD_GB),--card-gb $(CARD_GB)) $(if $(THREADS),--threads $(THREADS))
+
+watch: $(HOST) ## A running server against what a study measured: make watch URL=http://127.0.0.1:8000 STUDY=demo
+	@test -n "$(URL)" -a -n "$(STUDY)" || { echo 'error: name a server and a study: make watch URL=http://127.0.0.1:8000 STUDY=demo' >&2; exit 2; }
+	@test -e .venv-serve/made -a .venv-serve/made -nt envs/serve.lock || { python envs/install.py serve .venv-serve && touch .venv-serve/made; }
+	@python -m workflow.tradeoff.serve.watch --url "$(URL)" --results "results/$(STUDY)" --generator .venv-serve/bin/aiperf \
+	  $(if $(MODEL),--model "$(MODEL)") $(if $(VARIANT),--variant "$(VARIANT)") $(WATCH)
 
 lock: $(TEST) ## Write envs/*.lock from envs/*.in; LOCK=--upgrade takes the newest allowed versions
 	python envs/lock.py $(LOCK)

@@ -19,6 +19,7 @@ include: "workflow/rules/measure.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/summarize.smk"
 include: "workflow/rules/decide.smk"
+include: "workflow/rules/serve.smk"
 include: "workflow/rules/report.smk"
 
 

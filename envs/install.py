@@ -2,6 +2,7 @@
 
     .venv/bin/python envs/install.py host     # uv itself, host.lock, and torch as torch.lock pins it
     .venv/bin/python envs/install.py test     # what test.lock adds
+    .venv/bin/python envs/install.py serve .venv-serve     # serve.lock, into an environment of its own
 
 uv installs: it links files from its cache instead of copying them. It does not read pip's settings, so those that say
 where packages come from are handed to it. Where uv cannot be had, pip installs the same files.
@@ -12,6 +13,7 @@ import os
 import re
 import subprocess
 import sys
+import venv
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -64,21 +66,26 @@ STEPS = {
         ["--constraint", ENVS / "torch.lock", "torch"],
     ],
     "test": [["--no-deps", "--require-hashes", "--requirement", ENVS / "test.lock"]],
+    "serve": [["--no-deps", "--require-hashes", "--requirement", ENVS / "serve.lock"]],
 }
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) != 1 or argv[0] not in STEPS:
-        sys.exit(f"error: name what to install, one of {', '.join(STEPS)}")
-    uv = bootstrap()
+    if len(argv) not in (1, 2) or argv[0] not in STEPS:
+        sys.exit(f"error: name what to install, one of {', '.join(STEPS)}, and maybe a folder for a new environment")
+    uv, python = bootstrap(), sys.executable
+    if argv[1:]:
+        venv.create(argv[1], clear=True, with_pip=uv is None)
+        python = os.path.join(argv[1], "bin", "python")
     if uv is None:
         print("uv cannot be installed here: pip installs the packages, which takes some two minutes", file=sys.stderr)
-        install, check, environment = PIP, [sys.executable, "-m", "pip", "check"], None
+        pip = [python, "-m", "pip"]
+        install, check, environment = [*pip, "install", "--quiet"], [*pip, "check"], None
     else:
         listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True)
         environment = uv_environment(listed.stdout, os.environ)
-        python = ["--python", sys.executable]
-        install, check = [uv, "pip", "install", *python, "--quiet"], [uv, "pip", "check", *python, "--quiet"]
+        there = ["--python", python]
+        install, check = [uv, "pip", "install", *there, "--quiet"], [uv, "pip", "check", *there, "--quiet"]
     for step in (*([*install, *flags] for flags in STEPS[argv[0]]), check):
         done = subprocess.run(step, env=environment)
         if done.returncode:

@@ -71,6 +71,7 @@ def main(argv: list[str]) -> None:
         # a package that host.lock has under a condition only may be needed without it
         held = [line for line in everything if line in of_torch or ";" not in line]
         write("test.lock", "test.in", *HOST, *host, *omit(held), header="# Only what it adds to host.lock.\n")
+        write("serve.lock", "serve.in", *HOST)
         wheels = os.environ.get("PIP_FIND_LINKS")
         cpu_build = ["--find-links", wheels] if wheels else ["--torch-backend", "cpu"]
         write("cpu.lock", "cpu.in", *IMAGE, "--constraints", "host.lock", *cpu_build)

@@ -11,7 +11,7 @@ from workflow.tradeoff.run import digest
 
 PACKAGE = Path(digest.__file__).parents[1]
 PREFIX = "workflow.tradeoff."
-STAGES = ("fetch", "prepare", "measure", "evaluate", "summarize", "decide", "claims", "report")
+STAGES = ("fetch", "prepare", "measure", "evaluate", "summarize", "decide", "claims", "serve", "report")
 ROOMS = (*STAGES, "engines", "run")
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path

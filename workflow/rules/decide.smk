@@ -79,6 +79,8 @@ rule deploy:
         define=KNOWN,
         definitions=DEFINITIONS,
         study=config["study"],
+        # the stage `serve` runs an answer beside its baseline
+        also=[f"{model}/{baseline(model)}" for model in MODELS] if "serve" in config else [],
         tables=lambda wildcards, input: folder_of(input.summary),
         results=RESULTS,
         scored=lambda wildcards: (
@@ -96,6 +98,7 @@ rule deploy:
         {params.scored:q} \\
         --environment {input.environment:q} \\
         --templates {params.templates:q} \\
+        --also {params.also:q} \\
         --output {params.folder:q} \\
         2> >(tee {log:q} >&2)
         """

@@ -127,6 +127,7 @@ rule report:
         tables=expand(f"{RESULTS}/tables/{{table}}.csv", table=TABLES),
         decision=f"{RESULTS}/tables/decision.json",
         deploy=DEPLOYED,
+        serving=[SERVED] if SERVE is not None else [],
         html=expand(f"{RESULTS}/tables/html/{{table}}.html", table=TABLES),
         figures=expand(f"{RESULTS}/figures/{{figure}}.svg", figure=[*FIGURES, "claims"]),
         diagnoses=cells("quality", ".diagnosis.json"),
@@ -153,6 +154,7 @@ rule report:
         code=code("report"),
         config=json.dumps(config, sort_keys=True),
         commands=[command()],
+        serving=lambda wildcards, input: ["--serving", *input.serving] if input.serving else [],
         tables=lambda wildcards, input: folder_of(input.tables[0]),
         figures=lambda wildcards, input: folder_of(input.figures[0]),
     shell:

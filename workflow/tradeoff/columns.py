@@ -72,6 +72,13 @@ GROUPS: dict[str, dict[str, str]] = {
         "drift_pct": "How much the machine's own speed moved during the cell, from a fixed calibration loop before "
         "each sample, the slowest and fastest tenth left out.",
     },
+    "Energy": {
+        "joules_per_token": "Energy of the whole card (NVML) or of the CPU's packages (RAPL) over a timed generation, "
+        "the prompt included, a new token. Read off the hardware's counter; empty where there is none.",
+        "watts": "The same a second.",
+        "idle_watts": "What the counter shows while the process, with the model loaded, only waits.",
+        "energy_source": "Which counter it is, or why nothing measures it here.",
+    },
     "Memory": {
         "disk_mb": "Size of the files, in units of 1,000,000 bytes as everywhere here.",
         "weight_mb": "Weights as they lie in memory, scales and other constants of quantization included.",

@@ -42,8 +42,14 @@ def make(folder, **options):
         ]
     )
     served = [
-        {"model": "tiny-a", "variant": name, "command": f"python {name}/serve.py", "readme": f"deploy/{name}/README.md"}
-        for name in ("onnx-int8-kv", "torch-bf16")
+        {
+            "model": "tiny-a",
+            "variant": name,
+            "command": f"python {name}/serve.py",
+            "readme": f"deploy/{name}/README.md",
+            "scenarios": scenarios,
+        }
+        for name, scenarios in (("onnx-int8-kv", ["s"]), ("torch-bf16", ["t"]), ("torch-fp32", []))
     ]
     write_json(folder / "deploy/deploy.json", served)
     for path in ("deploy/README.md", *(entry["readme"] for entry in served)):
@@ -331,7 +337,7 @@ def test_a_study_of_two_machines_is_told_by_model_and_machine(tmp_path):
     summarize_main([*study.flags(tables), "--machines", json.dumps(synthetic.KINDS)])
     decide_main(["--tables", str(tables), "--output", str(tables)])
     for kind in synthetic.KINDS:
-        told = {"model": "tiny-a", "variant": "onnx-int8-kv", "command": f"serve {kind}"}
+        told = {"model": "tiny-a", "variant": "onnx-int8-kv", "command": f"serve {kind}", "scenarios": ["s"]}
         readme = f"{kind}/tiny-a/onnx-int8-kv/README.md"
         write_json(tmp_path / "deploy" / kind / "deploy.json", [told | {"readme": readme}])
     figures.main(["speed", "--tables", str(tables), "--output", str(tmp_path / "figures/speed.svg")])

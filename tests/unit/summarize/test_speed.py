@@ -81,3 +81,17 @@ def test_a_disturbed_cell_has_memory_and_accuracy_and_no_speed(tmp_path):
     assert np.isnan([row["speedup"], row["decode_tokens_per_s"], row["half_width_pct"], row["mbu_pct"]]).all()
     assert row["weight_mb"] > 0 and row["quantized_fraction"] == 1 and row["perplexity"] > 1
     assert rows.loc["torch-bf16", "status"] == "ok"
+
+
+def test_energy_is_a_token_and_a_second_or_absent_with_the_reason():
+    def read(run, sample):
+        sample["energy"] = {"joules": 10.0, "seconds": 2.0, "source": "RAPL: package-0"}
+
+    found = speed(read)
+    found["proof"] = {"idle_energy": {"joules": 3.0, "seconds": 1.0, "source": "RAPL: package-0"}}
+    line = rows_speed.speed_columns(found)
+    tokens = 1 + len(found["protocols"]["standard"]["replicates"][0]["samples"][0]["itl_s"])
+    assert line["joules_per_token"] == pytest.approx(10 / tokens)
+    assert (line["watts"], line["idle_watts"], line["energy_source"]) == (5, 3, "RAPL: package-0")
+    line = rows_speed.speed_columns(speed(lambda run, sample: sample.update(energy={"reason": "nothing measures it"})))
+    assert line["energy_source"] == "nothing measures it" and "joules_per_token" not in line

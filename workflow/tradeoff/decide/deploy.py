@@ -50,6 +50,17 @@ def winners(decision: Mapping) -> list[dict]:
     return list(found.values())
 
 
+def beside(names: Sequence[str], decision: Mapping, rows: Mapping) -> list[dict]:
+    """Cells that are served beside the answers, which they are not: those that ran, and that somebody can serve."""
+    won = {(entry["model"], entry["winner"]) for entry in decision["scenarios"]}
+    cells = [tuple(name.split("/", 1)) for name in names]
+    return [
+        {"model": model, "variant": variant, "asked": []}
+        for model, variant in cells
+        if (model, variant) not in won and rows[model, variant]["status"] == "ok" and VARIANTS[variant].deploy
+    ]
+
+
 def first_of_models(deployed: Sequence[Mapping]) -> list[Mapping]:
     """The answer's winner of each model."""
     return list({entry["model"]: entry for entry in reversed(deployed)}.values())[::-1]
@@ -180,6 +191,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--environment", required=True, type=Path, metavar="FILE")
     parser.add_argument("--templates", required=True, type=Path, metavar="FOLDER", help="report/deploy")
     parser.add_argument("--output", required=True, type=Path, metavar="FOLDER")
+    parser.add_argument(
+        "--also", nargs="*", default=[], metavar="MODEL/VARIANT", help="cells to serve beside the answers"
+    )
     options = parser.parse_args(argv)
     decision, environment = read_json(options.tables / "decision.json"), read_json(options.environment)
     options.machine = decision["machine"]
@@ -187,7 +201,7 @@ def main(argv: list[str]) -> None:
     pages = templates.folder(options.templates)
     deployed = []
     with atomic_folder(options.output) as temporary:
-        for entry in winners(decision):
+        for entry in [*winners(decision), *beside(options.also, decision, rows)]:
             model, variant = entry["model"], entry["variant"]
             values = describe(options, entry, rows[model, variant], environment)
             write(temporary / model / variant, values, options.results / "models" / model, pages)
@@ -196,9 +210,10 @@ def main(argv: list[str]) -> None:
             told |= {"readme": f"{options.output.name}/{model}/{variant}/README.md", "scenarios": names}
             deployed.append({**told, "digest": values["manifest"]["digest"]})
         write_json(temporary / "deploy.json", deployed)
-        index = pages.get_template("index.md.j2").render(study=options.study, deployed=deployed)
+        answers = [entry for entry in deployed if entry["scenarios"]]
+        index = pages.get_template("index.md.j2").render(study=options.study, deployed=answers)
         (temporary / "README.md").write_text(index)
-        leading = first_of_models(deployed)
+        leading = first_of_models(answers)
         lines = [f"To serve {one['model']} as {one['variant']}:\n    {one['command']}\n" for one in leading]
         (temporary / "command.txt").write_text("".join(lines) or "Nothing that was measured can be deployed.\n")
 

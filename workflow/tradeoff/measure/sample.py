@@ -26,7 +26,7 @@ from transformers import AutoTokenizer
 from workflow.tradeoff import engines, errors, gguf_text, variants
 from workflow.tradeoff.engines.base import Engine
 from workflow.tradeoff.errors import CellFailure, UserError
-from workflow.tradeoff.measure import disturbance, memory, roofline, telemetry
+from workflow.tradeoff.measure import disturbance, energy, memory, roofline, telemetry
 from workflow.tradeoff.run import shortage
 from workflow.tradeoff.variants import VARIANTS
 
@@ -205,11 +205,13 @@ class Server:
         """One timed generation, the state of the device while it ran, and what others took of the machine."""
         self.prepare(load)
         calibration = calibrate(self.engine.device)
-        with telemetry.Sampler(self.engine.device) as sampler, disturbance.Watch() as watch:
+        meter = energy.Meter(self.engine.device)
+        with telemetry.Sampler(self.engine.device) as sampler, disturbance.Watch() as watch, meter:
             sample = take(self.engine, self.ids, load["new_tokens"])
         # the time is the generation's alone, without that of starting and ending the watch
         lost = watch.result() | {"wall_s": sample["ttft_s"] + sum(sample["itl_s"])}
-        return {**sample, "calibration_s": calibration, "lost": lost, "telemetry": sampler.summary()}
+        beside = {"telemetry": sampler.summary(), "energy": meter.result()}
+        return {**sample, "calibration_s": calibration, "lost": lost, **beside}
 
     def study(self, runs: int) -> dict:
         """``runs`` of the study's protocol."""
@@ -240,6 +242,7 @@ class Server:
         }
         proof["bytes_per_token"] = roofline.bytes_per_token(proof, engine.cache_bytes(length))
         proof["cache_growth"] = cache_growth(engine, self.ids)
+        proof["idle_energy"] = energy.idle(engine.device)
         return {
             "memory": held,
             "proof": proof,

@@ -27,6 +27,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--figures", required=True, type=Path, metavar="FOLDER")
     parser.add_argument("--decision", type=Path, metavar="FILE", help="default: decision.json among the tables")
     parser.add_argument("--deploy", nargs="+", type=Path, metavar="FILE", help="deploy.json of decide.deploy")
+    parser.add_argument("--serving", type=Path, metavar="FILE", help="serving.json, where answers were served")
     parser.add_argument("--environment", required=True, type=Path, metavar="FILE")
     parser.add_argument("--template", required=True, type=Path, metavar="FILE", help="report/report.md.j2")
     parser.add_argument("--landing", nargs=2, type=Path, metavar=("TEMPLATE", "FILE"), help="the HTML's first page")

@@ -141,6 +141,14 @@ def under_load(found: Mapping[str, pd.DataFrame]) -> dict | None:
     return {"table": loads.assign(state=loads["status"].str.replace("_", " ")), "crossings": words}
 
 
+def serving(path: Path | None) -> dict | None:
+    """What was served under load: its sentences and tables; None where it was not asked for."""
+    if path is None:
+        return None
+    told = read_json(path)
+    return {**told, **{name: pd.DataFrame(told[name]) for name in ("serving", "versus")}}
+
+
 def use_cases(decision: Mapping) -> pd.DataFrame:
     """One row per use case with the chosen cell of every model."""
     rows: dict[str, dict] = {}
@@ -169,7 +177,8 @@ def context(options) -> dict:
     folder = options.output.absolute().parent
     made = manifests(options.manifests)
     environment, corpus = read_json(options.environment), options.config.get("corpus") or {}
-    deployed = places.deployed(options.deploy) if options.deploy else []
+    told = places.deployed(options.deploy) if options.deploy else []
+    deployed = [entry for entry in told if entry["scenarios"]]  # the others are served beside them
     summary = found["summary"]
     told = main_table(summary, decision)
     remarks = summary[(summary["status"] == "ok") & summary["reason"].notna()]
@@ -189,6 +198,7 @@ def context(options) -> dict:
         "deployed": deployed,
         "deploy_pages": [path.with_name("README.md").absolute().relative_to(folder) for path in options.deploy or ()],
         "leading": list({entry["model"]: entry for entry in reversed(deployed)}.values())[::-1],
+        "serving": serving(options.serving),
         "figures": _links(options.figures, folder, "*.svg"),
         "links": _links(options.tables, folder, "*.csv"),
         "environment": environment,

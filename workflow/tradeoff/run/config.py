@@ -197,6 +197,7 @@ def check_meaning(config: dict) -> None:
                 f"config key decide.scenarios.{name}: min_parameters is above max_parameters: no model lies between"
             )
     _check_machines(config)
+    _check_serve(config)
     for key, named in (("variants", config["variants"]), ("baseline", [config["baseline"]])):
         if unknown := [variant for variant in named if variant not in VARIANTS]:
             raise UserError(f"config key {key}: no variant is called {unknown[0]}: {_suggest(unknown[0], VARIANTS)}")
@@ -238,6 +239,21 @@ def _check_machines(config: dict) -> None:
                 f"config key machines.{name}.expect.{min(keys)}: its models run on the CPU: say device: cuda, or "
                 "remove it"
             )
+
+
+def _check_serve(config: dict) -> None:
+    """Raise UserError where the stage ``serve`` would look for what is not there."""
+    if "serve" in config and config.get("machines"):
+        raise UserError(
+            "config key serve: a study of several kinds of machine serves none: give it a config of its own"
+        )
+    asked = config.get("serve", {})
+    for key, known in (("scenario", config["decide"]["scenarios"]), ("model", config["models"])):
+        if key in asked and asked[key] not in known:
+            raise UserError(f"config key serve.{key}: {asked[key]!r} is unknown: {_suggest(asked[key], known)}")
+    rates = asked.get("rates", [])
+    if rates != sorted(rates):
+        raise UserError(f"config key serve.rates: {rates} do not rise: order them")
 
 
 def _check_source(where: str, kind: str, entry: dict) -> None:

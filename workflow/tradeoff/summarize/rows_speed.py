@@ -46,6 +46,7 @@ def speed_columns(speed: Mapping) -> dict:
         harness = [run["harness_s"] for run in own if run.get("harness_s") is not None]
         line["harness_pct"] = 100 * statistics.median(harness) / usual if harness else None
         line["drift_pct"] = drift(own)
+        line |= energy_columns(own, (speed.get("proof") or {}).get("idle_energy"))
     short = replicates(speed, "study", "cell")
     if short:
         seconds = [sample["total_s"] for run in short for sample in run["samples"]]
@@ -55,6 +56,26 @@ def speed_columns(speed: Mapping) -> dict:
         line["study_s_sd"] = statistics.stdev(seconds) if len(seconds) > 1 else None
         line |= ratio("study_speedup", speed, "study", samples.study_rate)
     return line
+
+
+def energy_columns(own: Sequence[Mapping], idle: Mapping | None) -> dict:
+    """Joules a token and watts while it generates, watts of the same counter while it waits, and which counter.
+
+    Where nothing measured it, only ``energy_source``, the reason. Empty for files of before there was a counter.
+    """
+    taken = [sample for run in own for sample in run["samples"] if "energy" in sample]
+    read = [sample for sample in taken if "joules" in sample["energy"]]
+    if not read:
+        return {"energy_source": taken[0]["energy"]["reason"]} if taken else {}
+    joules = sum(sample["energy"]["joules"] for sample in read)
+    tokens = sum(1 + len(sample["itl_s"]) for sample in read)
+    waiting = idle["joules"] / idle["seconds"] if idle and "joules" in idle else None
+    return {
+        "joules_per_token": joules / tokens,
+        "watts": joules / sum(sample["energy"]["seconds"] for sample in read),
+        "idle_watts": waiting,
+        "energy_source": read[0]["energy"]["source"],
+    }
 
 
 def _values(runs: Sequence[Mapping], value) -> list[list[float]]:
