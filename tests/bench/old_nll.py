@@ -4,7 +4,7 @@
         --crossed ways-*.json --output docs/transformers5.md
 
 OLD: quality of commit cbb1a0f in the environment of its own lock (transformers 4.57.6, ONNX Runtime 1.23.2). crossed:
-what ``tests.bench.onnx_nll`` wrote of the INT8 files of both, under both releases of ONNX Runtime.
+what ``tests.bench.onnx_nll`` wrote of an INT8 file under both releases of ONNX Runtime.
 """
 
 import argparse
@@ -26,10 +26,10 @@ of today's code, on one machine (AMD Zen 3, no VNNI), over the same {tokens:,} t
 CROSSED = """
 ## Why onnx-int8 moves
 
-`tests/bench/onnx_nll.py`, which imports nothing of the product, scores the INT8 files of both versions under both
-releases of ONNX Runtime, with one scale of activations for eight windows or for one, and with the optimizations of the
-graph or without. Its integer products are held against exact sums too: with weights of 8 bits and inputs of any size,
-CPUs without VNNI add up two products in 16 bits, which some sums do not fit.
+`tests/bench/onnx_nll.py`, which imports nothing of the product, scores an INT8 file under both releases of ONNX Runtime:
+eight windows in a pass, which share one scale of activations, or one; with the optimizations of the graph, or none. Its
+integer products are held against exact sums too: with weights of 8 bits and inputs of any size, CPUs without VNNI add
+up two products in 16 bits, which some sums do not fit.
 """
 
 
@@ -96,7 +96,7 @@ def main() -> None:
     if args.why:
         parts.append(args.why.read_text())
     with files.atomic_file(args.output) as temporary:
-        temporary.write_text("\n".join(parts))
+        temporary.write_text("\n".join(part.strip("\n") + "\n" for part in parts))
 
 
 if __name__ == "__main__":
