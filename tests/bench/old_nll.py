@@ -27,9 +27,9 @@ CROSSED = """
 ## Why onnx-int8 moves
 
 `tests/bench/onnx_nll.py`, which imports nothing of the product, scores an INT8 file under both releases of ONNX
-Runtime: eight windows in a pass, which share one scale of activations, or one; with the optimizations of the graph, or none. Its
-integer products are held against exact sums too: with weights of 8 bits and inputs of any size, CPUs without VNNI add
-up two products in 16 bits, which some sums do not fit.
+Runtime: eight windows in a pass, which share one scale of activations, or one; with the optimizations of the graph, or
+none. Its integer products are held against exact sums too: with weights of 8 bits and inputs of any size, CPUs without
+VNNI add up two products in 16 bits, which some sums do not fit.
 """
 
 
