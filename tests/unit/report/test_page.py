@@ -18,6 +18,7 @@ from workflow.tradeoff.files import write_json
 from workflow.tradeoff.report import figures, htmltables, markdown
 from workflow.tradeoff.report import page as report
 from workflow.tradeoff.report.__main__ import main as report_main
+from workflow.tradeoff.serve import tables as serving
 from workflow.tradeoff.summarize import build as summarize
 from workflow.tradeoff.summarize.__main__ import main as summarize_main
 
@@ -63,11 +64,27 @@ def make(folder, **options):
             "--environment", str(study.environment), "--template", str(ROOT / "report/report.md.j2"),
             "--landing", str(ROOT / "report/landing.rst.j2"), str(folder / "landing.rst"),
             "--deploy", str(folder / "deploy/deploy.json"), "--config", json.dumps(CONFIG),
+            "--serving", str(served_under_load(folder / "serve")),
             "--manifests", *map(str, study.manifests),
             "--commands", "snakemake --cores 1 --configfile config/x.yaml", "--output", str(folder / "report.md"),
         ]
     )  # fmt: skip
     return folder / "report.md"
+
+
+def served_under_load(folder):
+    """Two servers at two rates, the second twice as slow; the file that the report reads."""
+    servers = []
+    for name, seconds in (("onnx-int8-kv", 0.1), ("torch-fp32", 0.2)):
+        one = {"ttft_s": seconds, "itl_s": [0.02], "latency_s": seconds + 0.02, "tokens": 2, "error": None}
+        facts = [{"arrival_s": number, **one} for number in range(8)]
+        answers = [{"prompt": "Hello?", "same": True, "error": None}]
+        rates = [{"rate": rate, "facts": facts} for rate in (1, 2)]
+        servers.append({"name": name, "greedy": answers, "rates": rates})
+    made = {"model": "tiny-a", "scenario": "balanced", "limits": {"max_ttft_ms": 150}, "plan": {}, "servers": servers}
+    write_json(folder / "raw.json", made)
+    serving.main(["--raw", str(folder / "raw.json"), "--output", str(folder)])
+    return folder / "serving.json"
 
 
 NAMES = ("torch-fp32", "onnx-fp32", "onnx-int4-kv")
@@ -92,6 +109,14 @@ def test_the_answer_comes_first(path):
     assert lines[0].startswith("# synthetic")
     answer = [line for line in lines[1:10] if re.match(r"\d\. ", line)]
     assert len(answer) == 5 and any("tiny-a/" in line for line in answer)
+
+
+def test_what_was_served_has_its_section_with_both_servers_and_the_comparison(path):
+    section = path.read_text().partition("## Serving")[2].partition("## Memory")[0]
+    assert "goodput counts those within `max_ttft_ms` 150." in section
+    assert "onnx-int8-kv kept up with every rate that was tried (1, 2 requests a second)" in section
+    assert "torch-fp32: 1 of 1 greedy answers are those that were measured offline" in section
+    assert "| onnx-int8-kv | torch-fp32 | 1 | time to the first token | 0.5 | 0.5 | 0.5 | lower |" in section
 
 
 def test_the_html_opens_with_the_same_answer(path):
