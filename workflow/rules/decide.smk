@@ -69,9 +69,9 @@ rule deploy:
     output:
         [f"{RESULTS}/deploy/{ON}{name}" for name in ("deploy.json", "command.txt", "README.md")],
     log:
-        f"{RESULTS}/logs/deploy{OF}.log",
+        f"{RESULTS}/logs/{DEPLOY}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/deploy{OF}.tsv"
+        f"{RESULTS}/benchmarks/{DEPLOY}.tsv"
     container:
         CONTAINER
     params:
@@ -82,7 +82,7 @@ rule deploy:
         # the stage `serve` runs an answer beside its baseline
         also=[f"{model}/{baseline(model)}" for model in MODELS] if "serve" in config else [],
         tables=lambda wildcards, input: folder_of(input.summary),
-        results=RESULTS,
+        results=lambda wildcards: RESULTS,
         scored=lambda wildcards: (
             ["--quality", f"{RESULTS}/quality/{MACHINES[wildcards.machine]['scored_by']}"] if MACHINES else []
         ),

@@ -26,11 +26,11 @@ READY += [ancient(f"{RESULTS}/preflight/{name}.json") for name, kind in MACHINES
 
 rule preflight:
     output:
-        f"{RESULTS}/preflight{OF}.json",
+        f"{RESULTS}/{PREFLIGHT}.json",
     log:
-        f"{RESULTS}/logs/preflight{OF}.log",
+        f"{RESULTS}/logs/{PREFLIGHT}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/preflight{OF}.tsv"
+        f"{RESULTS}/benchmarks/{PREFLIGHT}.tsv"
     container:
         CONTAINER
     resources:

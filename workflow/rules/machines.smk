@@ -6,7 +6,7 @@ INPUTS:
 GIVES:
     MACHINES     {kind: what the config says of it} of those that are run; empty without the key: no path names one then
     SCORERS      those of them on which accuracy is taken
-    ON, OF       the kind in a path, before a file's name and behind it
+    ON           the kind in a path, before a file's name; PREFLIGHT, DEPLOY: paths that end in it
     CARD         what a job asks for that uses the device and is of no cell; CELL_CARD: what a cell's job asks for
 """
 
@@ -15,7 +15,7 @@ from workflow.tradeoff.run import machines
 MACHINES = machines.kinds(config)
 SCORERS = list(dict.fromkeys(kind["scored_by"] for kind in MACHINES.values() if kind["scored_by"] in MACHINES))
 ON = "{machine}/" if MACHINES else ""  # in the paths of what is taken on a machine
-OF = "/{machine}" if MACHINES else ""
+PREFLIGHT, DEPLOY = (os.path.normpath(f"{stage}/{ON}") for stage in ("preflight", "deploy"))
 ON_ITS_MACHINE = {"preflight", "measure", "evaluate", "diagnose"}
 CARD = {"gpu": 1} if DEVICE == "cuda" else {}  # what a rule that uses the device asks for
 CELL_CARD = CARD  # the same for a cell's job
