@@ -163,7 +163,11 @@ def idle(args) -> None:
 
 
 def rate(process: Process, load: dict, turns: int = 5) -> float | None:
-    """Median decode speed of the turns that nobody disturbed; None where there is none."""
+    """Median decode speed of the turns that nobody disturbed; None where there is none.
+
+    One goes before them, untimed: what another one's start has left in the caches is no cost of its waiting.
+    """
+    process.ask("turn", load=load)
     taken = [process.ask("turn", load=load) for _ in range(turns)]
     clean = [samples.decode_rate(turn) for turn in taken if not pairs.spoiled(turn, planned().lost_share)]
     return float(np.median(clean)) if clean else None

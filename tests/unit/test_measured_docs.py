@@ -1,0 +1,11 @@
+"""Tables of docs that stand beside their raw files are those files'."""
+
+from pathlib import Path
+
+from tests.bench import speeds
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_speeds_of_eight_billion_parameters():
+    assert speeds.table([DOCS / "large" / "raw"]) in (DOCS / "large" / "README.md").read_text()
