@@ -27,6 +27,11 @@ PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 WIDTHS = {"fp32": 32, "fp16": 16, "bf16": 16}
 
 
+def mixed(recipe: Mapping) -> bool:
+    """Whether a recipe keeps some matrices wider than its bits, by name."""
+    return recipe.get("wider", "none") != "none"
+
+
 @dataclass(frozen=True)
 class Variant:
     """One way to run a model.
@@ -73,7 +78,7 @@ class Variant:
     @property
     def mixed(self) -> bool:
         """Whether some matrices are kept wider than ``bits``, by name."""
-        return self.recipe.get("wider", "none") != "none"
+        return mixed(self.recipe)
 
     @property
     def quantized(self) -> bool:

@@ -1,6 +1,7 @@
 """Export, the quantizers and the engines on tiny models, each against a slow and obvious oracle."""
 
 import json
+import re
 
 import numpy as np
 import onnx
@@ -213,6 +214,13 @@ def test_a_mixed_recipe_keeps_8_bits_where_it_says_so_and_there_alone(artifacts,
         expected = [part for part in wide if more(part)] if which == "mix" else ["lm_head"]
         assert len(eight) == len(expected) and set(told.values()) == {4, 8}
         assert all(any(part in name for name in eight) for part in expected), eight
+
+
+def test_a_mix_that_knows_no_layer_says_so(artifacts, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(matmul_nbits, "LAYER", re.compile("unheard of"))
+    recipe = {"quantizer": "matmul-nbits", "bits": 4, "wider": "mix"}
+    make(artifacts / "llama" / "onnx-fp32-kv", build("own", {"engine": "onnx", "recipe": recipe}), tmp_path / "made")
+    assert "the head alone keeps 8 bits" in capsys.readouterr().err
 
 
 def more(part: str) -> bool:

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -33,6 +34,11 @@ def quantize(source: Path, target: Path, recipe: Mapping) -> None:
         model.replace_gemm_with_matmul()  # the quantizer passes Gemm by, and GPT-2's layers are Gemm
         names = products(model)
         kept = wider(names, recipe.get("wider", "none"))
+        if recipe.get("wider") == "mix" and len(kept) == 1:
+            print(
+                "wider: mix: no layer is known by the names of its matrices, so the head alone keeps 8 bits",
+                file=sys.stderr,
+            )
         if kept:
             narrow = [name for name in names if name not in kept]
             model = _quantized(model, {**recipe, "bits": 8, "algorithm": "rtn", "symmetric": True}, narrow)

@@ -11,7 +11,7 @@ import json
 import logging
 from pathlib import Path
 
-from workflow.tradeoff import errors, files
+from workflow.tradeoff import errors, files, variants
 from workflow.tradeoff.engines.onnx_graph import graph_proof
 
 
@@ -28,8 +28,7 @@ def main(argv: list[str]) -> None:
     with files.atomic_folder(args.output) as folder:
         target = folder / "model.onnx"
         quantizer.quantize(args.input / "model.onnx", target, args.recipe)
-        mixed = args.recipe.get("wider", "none") != "none"
-        proof = graph_proof(target, 0 if mixed else args.recipe.get("bits", 8))
+        proof = graph_proof(target, 0 if variants.mixed(args.recipe) else args.recipe.get("bits", 8))
         print({key: proof[key] for key in ("weight_bytes", "quantized_fraction")})
         files.write_manifest(
             folder,
