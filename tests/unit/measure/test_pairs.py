@@ -167,6 +167,20 @@ def test_the_budget_leaves_three_pairs():
     assert len(taken["processes"]) == 6
 
 
+def test_the_time_of_the_first_pair_which_imports_is_not_counted(monkeypatch):
+    clock = {"now": 0.0}
+    monkeypatch.setattr(pairs.time, "monotonic", lambda: clock["now"])
+    start = Runner.start
+
+    def slow(self, meanwhile=None):
+        clock["now"] += 50 if meanwhile else 5  # a pair: 55 s with what is imported, then 10 s
+        return start(self, meanwhile or (lambda: None))
+
+    monkeypatch.setattr(Runner, "start", slow)
+    taken, _ = run(cell={"seconds": [1.0 + number % 7 for number in range(50)]}, pairs=2, precision=1e-9, budget_s=45)
+    assert len(taken["processes"]) == 2 * (1 + 4)
+
+
 def test_a_disturbed_sample_is_taken_again_and_kept_apart():
     taken, _ = run(cell={"lost": [QUIET, LOUD, QUIET]})
     first = taken["processes"][0]

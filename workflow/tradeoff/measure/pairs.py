@@ -34,9 +34,9 @@ class Plan:
     load: prompt_tokens and new_tokens of a turn, and ``sequences`` where it is not the study's standard load.
     warmup: untimed generations of a new process. turns: of each process. pairs: of processes, at least. precision:
     half-width of the speedup's interval, as a share, at which it is enough. budget_s: seconds within which the last
-    pair should end. study_runs: of the study's protocol, in each process of the first MINIMUM pairs.
-    lost_share: of a sample's time that others may take of a core; 1 and more: any. proof: whether it is asked what ran,
-    and not only what the load holds.
+    pair should end, from the end of the first, which imports the libraries. study_runs: of the study's protocol, in
+    each process of the first MINIMUM pairs. lost_share: of a sample's time that others may take of a core; 1 and more:
+    any. proof: whether it is asked what ran, and not only what the load holds.
     """
 
     load: Mapping[str, int]
@@ -85,11 +85,10 @@ def measure(cell: Runner, baseline: Runner | None, plan: Plan, apart: str = "") 
     is of the first process while it has the machine to itself; only the memory of it without ``plan.proof``. Raises
     CellFailure (BaselineFailed, where the cell itself would run), and UserError for a broken study.
     """
-    start = time.monotonic()
     roles = {"cell": cell} | ({"baseline": baseline} if baseline else {})
     taken: list[dict] = []
     patience = Patience(plan.budget_s / 2)
-    number, longest = 0, 0.0
+    number, longest, start = 0, 0.0, time.monotonic()
     while True:
         begun = time.monotonic()
         pair = Pair(roles if number % 2 == 0 else dict(reversed(roles.items())), number, plan, patience)
@@ -104,7 +103,10 @@ def measure(cell: Runner, baseline: Runner | None, plan: Plan, apart: str = "") 
                 runner.passed()
         taken += records
         number += 1
-        longest = max(longest, time.monotonic() - begun) if number > 1 else 0.0
+        if number == 1:
+            start = time.monotonic()
+        else:
+            longest = max(longest, time.monotonic() - begun)
         print(
             f"pair {number}: {' and '.join(runner.variant for runner in roles.values())}", file=sys.stderr, flush=True
         )
