@@ -9,12 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from workflow.tradeoff import asking
 from workflow.tradeoff.errors import UserError
+from workflow.tradeoff.run.fork import PARENT_DIES
 
-PARENT_DIES = 1  # PR_SET_PDEATHSIG of Linux's prctl
 START_S = 300  # within which a server must have loaded its model
 END_S = 10
 
@@ -71,13 +71,3 @@ def _first_line(process: subprocess.Popen, seconds: float) -> str | None:
             if waiting.select(timeout=0.2):
                 return process.stdout.readline().strip()
     return None
-
-
-def alive(processes: Sequence[int]) -> list[int]:
-    """Those of some process ids that still run."""
-    found = []
-    for process in processes:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process, 0)
-            found.append(process)
-    return found
