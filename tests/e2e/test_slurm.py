@@ -83,7 +83,9 @@ def test_a_node_fails_and_the_tables_are_those_of_one_machine(finished, tmp_path
         assert said.count("Error in rule measure:") == 1, said[-6000:]
         lost = [cell for cell in CELLS if not (study.results / "speed" / "node" / cell[0] / f"{cell[1]}.json").exists()]
         assert len(lost) == 1 and all(name in comment for name in lost[0]), (lost, comment)
-        assert all((study.results / "quality" / "node" / model / f"{variant}.json").exists() for model, variant in CELLS)
+        assert all(
+            (study.results / "quality" / "node" / model / f"{variant}.json").exists() for model, variant in CELLS
+        )
         again = submit(study, cluster)
         said = again.communicate(timeout=900)[0]
         assert again.returncode == 0, said[-6000:]
@@ -93,7 +95,9 @@ def test_a_node_fails_and_the_tables_are_those_of_one_machine(finished, tmp_path
     )
     there, elsewhere = (both[both["machine"] == kind] for kind in MACHINES)
     assert set(elsewhere["status"]) == {"mismatched"} and len(elsewhere) == len(CELLS)
-    assert elsewhere["reason"].str.contains("this is no elsewhere: a processor with 'No such CPU' is expected, and ").all()
+    assert (
+        elsewhere["reason"].str.contains("this is no elsewhere: a processor with 'No such CPU' is expected, and ").all()
+    )
     assert set(both["scored_on"]) == {"node"}
     assert sorted(there.index) == sorted(CELLS) and set(there["status"]) == {"ok"}
     same = [name for name in there if name.startswith(SAME)]

@@ -45,6 +45,7 @@ rule decide:
         definitions=DEFINITIONS,
         scenarios=json.dumps(config["decide"]["scenarios"], sort_keys=True),
         folder=lambda wildcards, output: folder_of(output[0]),
+        price=["--price-per-kwh", config["decide"]["price_per_kwh"]] if "price_per_kwh" in config["decide"] else [],
     shell:
         """
         python -m workflow.tradeoff.decide \\
@@ -52,6 +53,7 @@ rule decide:
         --tables {params.folder:q} \\
         --environment {input.environment:q} \\
         --scenarios {params.scenarios:q} \\
+        {params.price:q} \\
         --output {params.folder:q} \\
         2> >(tee {log:q} >&2)
         """

@@ -96,3 +96,13 @@ def test_every_preset_is_deployed_or_says_why_not():
         assert bool(variant.deploy) != bool(variant.reference), name
     assert VARIANTS["onnx-int8-kv"].deploy == "onnxruntime" and "past keys" in VARIANTS["onnx-int8"].reference
     assert VARIANTS["int8-graph"].reference and VARIANTS["bnb-nf4"].deploy == "transformers"
+
+
+def test_electricity_costs_what_the_counter_showed_at_the_price_of_the_config(cpu):
+    rows = [{**row, "joules_per_token": 1.8 if row["variant"] == "torch-fp32" else math.nan} for row in cpu[0]]
+    priced = decision.decide(rows, cpu[1], parse(decision.DEFAULT_SCENARIOS), price_per_kwh=0.3)["cost_benefit"]
+    lines = {line["precision"]: line for line in priced}
+    # 1.8 J a token are 1.8 MJ a million, half a kilowatt-hour
+    assert (lines["FP32"]["joules_per_token"], lines["FP32"]["electricity_per_million_tokens"]) == ("1.8", "0.15")
+    assert lines["BF16"]["electricity_per_million_tokens"] is None
+    assert all(line["electricity_per_million_tokens"] is None for line in decided((rows, cpu[1]))["cost_benefit"])

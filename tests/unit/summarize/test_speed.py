@@ -93,5 +93,7 @@ def test_energy_is_a_token_and_a_second_or_absent_with_the_reason():
     tokens = 1 + len(found["protocols"]["standard"]["replicates"][0]["samples"][0]["itl_s"])
     assert line["joules_per_token"] == pytest.approx(10 / tokens)
     assert (line["watts"], line["idle_watts"], line["energy_source"]) == (5, 3, "RAPL: package-0")
+    batch = rows_speed.energy_columns(rows_speed.replicates(found, "standard", "cell"), None, sequences=4)
+    assert batch["joules_per_token"] == pytest.approx(line["joules_per_token"] / 4) and batch["watts"] == 5
     line = rows_speed.speed_columns(speed(lambda run, sample: sample.update(energy={"reason": "nothing measures it"})))
     assert line["energy_source"] == "nothing measures it" and "joules_per_token" not in line

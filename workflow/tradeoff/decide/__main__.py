@@ -11,6 +11,7 @@ For people, one question, answered in the terminal:
 """
 
 import json
+import math
 from pathlib import Path
 
 from workflow.tradeoff import errors, variants
@@ -37,6 +38,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--scenarios", metavar="JSON", help="scenarios by name; default: the study's four")
     parser.add_argument("--quality-bounds", type=float, nargs="+", default=BOUNDS, metavar="PCT")
     parser.add_argument("--environment", type=Path, metavar="FILE", help="environment.json, for the machine's name")
+    parser.add_argument("--price-per-kwh", type=limit, default=math.nan, help="of electricity, in any one currency")
     question = parser.add_argument_group("one question, answered in the terminal")
     question.add_argument("--objective", choices=list(OBJECTIVES), default="speed")
     question.add_argument("--max-memory-gb", type=limit)
@@ -63,11 +65,14 @@ def main(argv: list[str]) -> None:
     asked = parse(_json(options.scenarios) if options.scenarios else DEFAULT_SCENARIOS)
     environment = read_json(options.environment) if options.environment else {}
     kinds, environments = machines.read(options.tables)
+    price = options.price_per_kwh
     if kinds:
-        found, parts = machines.decide(rows, resources, asked, options.quality_bounds, kinds, environments, loads)
+        found, parts = machines.decide(
+            rows, resources, asked, options.quality_bounds, kinds, environments, loads, price
+        )
         machines.write(options.output, parts, rows, environments)
     else:
-        found = decide(rows, resources, asked, options.quality_bounds, environment, loads)
+        found = decide(rows, resources, asked, options.quality_bounds, environment, loads, price)
     write(options.output, found)
 
 

@@ -16,6 +16,7 @@ NONE = "no admissible variant"
 NOT_ABOUT = "not about this size"
 LOAD = "Load?"
 HARDWARE = "Hardware type?"
+MILLION_PER_KWH = 1e6 / 3.6e6  # kilowatt-hours of a million tokens, of each joule that a token takes
 # the study's use cases, each as the question that it asks
 USE_CASES = {
     "Research and development": (
@@ -173,11 +174,12 @@ def _chosen(found: Mapping) -> dict:
     return {"recommended": found["winner"] or NONE, "cell": found["cell"]}
 
 
-def cost_benefit(rows: Sequence[Mapping], resources: pd.DataFrame) -> list[dict]:
+def cost_benefit(rows: Sequence[Mapping], resources: pd.DataFrame, price_per_kwh: float = math.nan) -> list[dict]:
     """By precision, with and without a cache: what it brought (range over the cells) and what it costs to have.
 
     The study's "implementation complexity" is an opinion; what can be measured of the cost is the time to prepare
-    the artifact, its size on disk, and the memory and time while it is loaded.
+    the artifact, its size on disk, and the memory and time while it is loaded. What a counter showed of energy is there
+    beside it, and what that costs by ``price_per_kwh``.
     """
     groups: dict[str, list[Mapping]] = {}
     for row in rows:
@@ -197,6 +199,10 @@ def cost_benefit(rows: Sequence[Mapping], resources: pd.DataFrame) -> list[dict]
                 "prepare_s": span([_prepare_seconds(row, resources) for row in usable], "{:.0f}"),
                 "disk_mb": span([row["disk_mb"] for row in usable], "{:.0f}"),
                 "load_peak_mb": span([row["load_peak_mb"] for row in usable], "{:.0f}"),
+                "joules_per_token": span([row["joules_per_token"] for row in usable], "{:.3g}"),
+                "electricity_per_million_tokens": span(
+                    [price_per_kwh * row["joules_per_token"] * MILLION_PER_KWH for row in usable], "{:.3g}"
+                ),
                 "cells": by_variant(usable) if usable else None,
                 "without_figure": ", ".join(f"{cite(row)} ({why})" for row, why in refused) or None,
             }

@@ -81,6 +81,7 @@ def decide(
     bounds: Sequence[float] = BOUNDS,
     environment: Mapping | None = None,
     loads: Sequence[Mapping] = (),
+    price_per_kwh: float = math.nan,
 ) -> dict:
     """Everything that decision.json holds. loads: the rows of loads.csv."""
     groups = advice.by_model(rows)
@@ -95,7 +96,7 @@ def decide(
         "selection_matrix": advice.matrix(answers, names, {row["size_class"] for row in rows}),
         "tree": advice.decision_tree(by_load(rows, asked, loads), groups, names),
         "hardware": advice.hardware(rows, where),
-        "cost_benefit": advice.cost_benefit(rows, resources),
+        "cost_benefit": advice.cost_benefit(rows, resources, price_per_kwh),
         "use_cases": advice.use_cases(rows, loads),
         "quality_aware": advice.quality_aware(rows, bounds),
         "failed": [

@@ -4,6 +4,7 @@ Fronts, scenarios and advice are a kind's own, since speedups are against a base
 go the tree, which asks for the hardware, what a million tokens cost, and the study's advice by hardware.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def decide(
     machines: Sequence[Mapping],
     environments: Mapping[str, Mapping],
     loads: Sequence[Mapping] = (),
+    price_per_kwh: float = math.nan,
 ) -> tuple[dict, dict[str, dict]]:
     """Everything that decision.json holds, of all kinds, and the same of each kind alone.
 
@@ -45,7 +47,7 @@ def decide(
             [row for row in loads if row["machine"] == kind],
         )
         own, at = of_kind[kind]
-        parts[kind] = decision.decide(own, resources, asked, bounds, environments.get(kind), at)
+        parts[kind] = decision.decide(own, resources, asked, bounds, environments.get(kind), at, price_per_kwh)
     found: dict = {"machine": "; ".join(f"{kind}: {part['machine']}" for kind, part in parts.items())}
     for name in ("pareto", "scenarios", "selection_matrix", "cost_benefit", "use_cases", "quality_aware", "failed"):
         found[name] = [{"machine": kind, **entry} for kind, part in parts.items() for entry in part[name]]

@@ -58,8 +58,10 @@ def speed_columns(speed: Mapping) -> dict:
     return line
 
 
-def energy_columns(own: Sequence[Mapping], idle: Mapping | None) -> dict:
+def energy_columns(own: Sequence[Mapping], idle: Mapping | None, sequences: int = 1) -> dict:
     """Joules a token and watts while it generates, watts of the same counter while it waits, and which counter.
+
+    A token is one of any of the ``sequences`` that are generated at once.
 
     Where nothing measured it, only ``energy_source``, the reason. Empty for files of before there was a counter.
     """
@@ -68,7 +70,7 @@ def energy_columns(own: Sequence[Mapping], idle: Mapping | None) -> dict:
     if not read:
         return {"energy_source": taken[0]["energy"]["reason"]} if taken else {}
     joules = sum(sample["energy"]["joules"] for sample in read)
-    tokens = sum(1 + len(sample["itl_s"]) for sample in read)
+    tokens = sequences * sum(1 + len(sample["itl_s"]) for sample in read)
     waiting = idle["joules"] / idle["seconds"] if idle and "joules" in idle else None
     return {
         "joules_per_token": joules / tokens,

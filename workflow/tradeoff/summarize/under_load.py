@@ -22,7 +22,7 @@ COLUMNS = (
     *(name + end for name in ("throughput_tokens_per_s", "throughput_ratio", "ttft_ms", "ttft_ratio") for end in ENDS),
     *(f"itl_p{percent}_ms{end}" for percent in (50, 90, 99) for end in ENDS),
     "weight_mb", "cache_mb", "memory_mb", "load_peak_mb", "peak_mb", "bytes_per_step", "mbu_pct", "roofline_label",
-    "half_width_pct", "replicates", "turns", "retaken", "pairing", "noisy", "reason",
+    "half_width_pct", "replicates", "turns", "retaken", "pairing", "noisy", "joules_per_token", "watts", "reason",
 )  # fmt: skip
 TAKEN = ("itl_", "ttft_", "speedup", "speed_verdict", "half_width_pct", "replicates", "turns", "retaken", "pairing")
 SLOWER = 1.25  # a step of a batch that takes longer than that of one sequence by this is not held back by launches
@@ -103,6 +103,8 @@ def figures(
         each = taken.get(f"decode_tokens_per_s{end}")
         row |= {f"tokens_per_s_each{end}": each, f"tokens_per_s{end}": None if each is None else many * each}
     own = rows_speed.replicates(speed, "standard", "cell")
+    energy = rows_speed.energy_columns(own, None, many)
+    row |= {name: energy.get(name) for name in ("joules_per_token", "watts")}
     values = [[many * samples.throughput(sample) for sample in run["samples"]] for run in own]
     row |= rows_speed.triple("throughput_tokens_per_s", stats.median_interval(values)) if values else {}
     row |= rows_speed.ratio("throughput_ratio", speed, "standard", samples.throughput)
