@@ -1,13 +1,16 @@
 """Decisions over several kinds of machine: each answer names its machine, and what is asked across them."""
 
 import json
+import math
 
 import pandas as pd
 import pytest
 
 from tests import synthetic
+from workflow.tradeoff.decide import costs as prices
 from workflow.tradeoff.decide import hardware
 from workflow.tradeoff.decide.__main__ import main as decide
+from workflow.tradeoff.decide.asked import parse
 from workflow.tradeoff.summarize.__main__ import main as summarize
 
 VARIANTS = ("torch-fp32", "bnb-int8", "onnx-fp32-kv", "onnx-int8-kv")
@@ -65,7 +68,26 @@ def test_a_million_tokens_cost_the_hour_over_the_throughput(tables):
     assert cost.between(low, high).all()
     best = costs[costs["cheapest"] == "yes"].set_index("model")
     assert sorted(best.index) == ["tiny-a", "tiny-b"] and set(best["machine"]) == {"arm"}
-    assert (best["cost_per_million_tokens"] == costs.groupby("model")["cost_per_million_tokens"].min()).all()
+    admitted = costs[~(costs["degradation_pct"] > 10)]  # the widest of the default scenarios
+    assert (best["cost_per_million_tokens"] == admitted.groupby("model")["cost_per_million_tokens"].min()).all()
+
+
+def test_the_cheapest_is_one_that_a_scenario_would_admit():
+    line = {"machine": "arm", "model": "m", "load": "standard", "status": "ok", "deployable": "yes"}
+    rows = [
+        {**line, "variant": "good", "degradation_pct": 3.0},
+        {**line, "variant": "open", "degradation_pct": math.nan},
+        {**line, "variant": "ruined", "degradation_pct": 108.0},
+    ]
+    speeds = {"good": 20.0, "open": 10.0, "ruined": 40.0}
+    ends = ("", "_low", "_high")
+    loads = [{**row, **{f"throughput_tokens_per_s{end}": speeds[row["variant"]] for end in ends}} for row in rows]
+    most = prices.most_degradation(parse({"a": {"objective": "speed", "max_degradation_pct": 10}}))
+    found = prices.table(rows, loads, {"arm": 0.1}, most)
+    assert {entry["variant"]: entry["cheapest"] for entry in found} == {"good": "yes", "open": "no", "ruined": "no"}
+    assert "as good (" in prices.sentence(found, most) and "ruined" not in prices.sentence(found, most)
+    assert prices.most_degradation(parse({"a": {"objective": "speed"}})) == math.inf
+    assert [e["variant"] for e in prices.table(rows, loads, {"arm": 0.1}) if e["cheapest"] == "yes"] == ["ruined"]
 
 
 def test_the_studys_hardware_is_answered_where_it_was_measured_and_else_not(tables):

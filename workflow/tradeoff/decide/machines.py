@@ -64,9 +64,13 @@ def decide(
         for example in advice.examples(decision.by_load(own, asked, at), advice.by_model(own), names)
     ]
     found["tree"] = advice.drawn(examples, [*parts, ELSEWHERE], names)
-    found["costs"] = costs.table(rows, loads, {machine["machine"]: machine["price_per_hour"] for machine in machines})
+    prices, most = (
+        {machine["machine"]: machine["price_per_hour"] for machine in machines},
+        costs.most_degradation(asked),
+    )
+    found["costs"] = costs.table(rows, loads, prices, most)
     found["study_hardware"] = hardware.answers(rows, machines)
-    return {"answer": lines(rows, parts, costs.sentence(found["costs"])), **found}, parts
+    return {"answer": lines(rows, parts, costs.sentence(found["costs"], most)), **found}, parts
 
 
 def write(
