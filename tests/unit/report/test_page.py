@@ -11,15 +11,13 @@ from docutils import core
 
 from tests import synthetic
 from workflow.tradeoff import columns
-from workflow.tradeoff.decide import decision as decide
 from workflow.tradeoff.decide.__main__ import main as decide_main
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.files import write_json
-from workflow.tradeoff.report import figures, htmltables, markdown
+from workflow.tradeoff.report import figures, htmltables
 from workflow.tradeoff.report import page as report
 from workflow.tradeoff.report.__main__ import main as report_main
 from workflow.tradeoff.serve import tables as serving
-from workflow.tradeoff.summarize import build as summarize
 from workflow.tradeoff.summarize.__main__ import main as summarize_main
 
 ROOT = Path(__file__).parents[3]
@@ -216,19 +214,6 @@ def test_launch_overhead_is_a_section_only_where_graphs_ran(path, tmp_path):
     assert "bnb-nf4-graph: unsupported" in text
 
 
-@pytest.mark.parametrize(
-    ("name", "shown"),
-    [
-        ("itl_p50_ms", "ITL p50 ms"), ("memory_reduction_pct", "memory reduction %"), ("weight_gb", "weight GB"),
-        ("decode_tokens_per_s", "decode tokens/s"), ("graph_over_eager", "graph over eager ×"),
-        ("weight_reduction_over_onnx_fp32_pct", "weight reduction over ONNX FP32 %"), ("model", "model"),
-        ("eager_busy_us_per_token", "eager busy µs per token"), ("speedup", "speedup ×"),
-    ],
-)  # fmt: skip
-def test_heads_are_words_with_units(name, shown):
-    assert markdown.head(name) == shown
-
-
 def test_sections_in_the_order_of_reading(path):
     heads = re.findall(r"^## (.+)$", path.read_text(), flags=re.M)
     assert heads == [
@@ -298,33 +283,6 @@ def test_missing_tables_are_one_line(tmp_path):
         report.tables(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [
-        (float("nan"), "–"), (3, "3"), (1234567.0, "1,234,567"), (1234.5, "1,234"), (12.3456, "12.35"),
-        (0.000012, "1.2e-05"), (0.00012346, "0.0001235"), (-0.0, "0"), (-2.5, "-2.5"),
-    ],
-)  # fmt: skip
-def test_numbers_for_people(value, shown):
-    assert markdown.number(value) == shown
-
-
-def test_intervals_fold_into_one_column():
-    frame = pd.DataFrame(
-        {
-            "a": ["x|y"],
-            "v": [2.0],
-            "v_low": [1.0],
-            "v_high": [3.0],
-            "d_pct": [5.0],
-            "d_low_pct": [4.0],
-            "d_high_pct": [6.0],
-        }
-    )
-    assert markdown.table(frame).splitlines()[2] == "| x\\|y | 2 [1, 3] | 5 [4, 6] |"
-    assert markdown.table(frame, {"v": "value"}).splitlines() == ["| value [95%] |", "| ---: |", "| 2 [1, 3] |"]
-
-
 def test_html_tables_are_self_contained(path):
     output = path.parent / "tables/html"
     htmltables.main(["--tables", str(path.parent / "tables"), "--output", str(output)])
@@ -335,52 +293,3 @@ def test_html_tables_are_self_contained(path):
         check_no_holes(re.sub(r"<script>.*?</script>", "", text, flags=re.S))
     with pytest.raises(UserError, match="does not exist"):
         htmltables.main(["nothing", "--tables", str(path.parent / "tables"), "--output", str(output)])
-
-
-def test_rows_of_a_model_can_be_shown_alone_where_there_are_several():
-    table = pd.DataFrame(
-        {"model": ["a<b", "c", "c"], "variant": ["v"] * 3, "status": ["ok", None, "ok"], "x": [1, 2, 3]}
-    )
-    text = htmltables.page(table, "t", "n")
-    assert re.findall(r'<label>(\w+) <select data-column="(\d)">', text) == [("model", "0")]
-    assert "<option>a&lt;b</option><option>c</option>" in text and "<output>3 rows</output>" in text
-    assert "<select" not in htmltables.page(table.iloc[1:2], "t", "n")
-
-
-def test_every_figure_and_table_has_its_caption():
-    for name in figures.FIGURES:
-        assert (ROOT / f"report/figures/{name}.rst").is_file()
-    for name in (*summarize.TABLES, *decide.CSVS):
-        assert (ROOT / f"report/tables/{name}.rst").is_file()
-
-
-def test_a_study_of_two_machines_is_told_by_model_and_machine(tmp_path):
-    study = synthetic.write_machines(
-        tmp_path, models=2, variants=("torch-fp32", "onnx-int8-kv"), loads=synthetic.LOADS[:1]
-    )
-    tables = tmp_path / "tables"
-    summarize_main([*study.flags(tables), "--machines", json.dumps(synthetic.KINDS)])
-    decide_main(["--tables", str(tables), "--output", str(tables)])
-    for kind in synthetic.KINDS:
-        told = {"model": "tiny-a", "variant": "onnx-int8-kv", "command": f"serve {kind}", "scenarios": ["s"]}
-        readme = f"{kind}/tiny-a/onnx-int8-kv/README.md"
-        write_json(tmp_path / "deploy" / kind / "deploy.json", [told | {"readme": readme}])
-    figures.main(["speed", "--tables", str(tables), "--output", str(tmp_path / "figures/speed.svg")])
-    assert "tiny-b on arm" in (tmp_path / "figures/speed.svg").read_text()
-    report_main(
-        [
-            "--tables", str(tables), "--figures", str(tmp_path / "figures"), "--environment", str(study.environment),
-            "--template", str(ROOT / "report/report.md.j2"), "--config", json.dumps(CONFIG),
-            "--deploy", *(str(tmp_path / "deploy" / kind / "deploy.json") for kind in synthetic.KINDS),
-            "--output", str(tmp_path / "report.md"),
-        ]
-    )  # fmt: skip
-    text = (tmp_path / "report.md").read_text()
-    assert "### tiny-a on arm\n" in text and "### tiny-b on cpu-amx\n" in text
-    assert "To serve tiny-a on arm as onnx-int8-kv" in text
-    assert "(deploy/arm/tiny-a/onnx-int8-kv/README.md)" in text
-    assert "### Cost across machines" in text and "| Legacy (Tesla T4) | Prefer ONNX Runtime |" in text
-    assert "`scored_on`" in text and "nan" not in re.findall(r"[a-z]+", text)
-    htmltables.main(["summary", "--tables", str(tables), "--output", str(tmp_path / "html")])
-    page = (tmp_path / "html" / "summary.html").read_text()
-    assert ">machine <select" in page and "<option>arm</option>" in page
