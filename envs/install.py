@@ -3,6 +3,7 @@
     .venv/bin/python envs/install.py host     # uv itself, host.lock, and torch as torch.lock pins it
     .venv/bin/python envs/install.py test     # what test.lock adds
     .venv/bin/python envs/install.py serve .venv-serve     # serve.lock, into an environment of its own
+    .venv/bin/python envs/install.py vllm .venv-vllm       # vllm.lock, the same, for the variants named vllm-
 
 uv installs: it links files from its cache instead of copying them. It does not read pip's settings, so those that say
 where packages come from are handed to it. Where uv cannot be had, pip installs the same files.
@@ -67,6 +68,7 @@ STEPS = {
     ],
     "test": [["--no-deps", "--require-hashes", "--requirement", ENVS / "test.lock"]],
     "serve": [["--no-deps", "--require-hashes", "--requirement", ENVS / "serve.lock"]],
+    "vllm": [["--no-deps", "--require-hashes", "--requirement", ENVS / "vllm.lock"]],
 }
 
 

@@ -72,6 +72,7 @@ def main(argv: list[str]) -> None:
         held = [line for line in everything if line in of_torch or ";" not in line]
         write("test.lock", "test.in", *HOST, *host, *omit(held), header="# Only what it adds to host.lock.\n")
         write("serve.lock", "serve.in", *HOST)
+        write("vllm.lock", "vllm.in", *HOST, "--only-binary", ":all:")
         wheels = os.environ.get("PIP_FIND_LINKS")
         cpu_build = ["--find-links", wheels] if wheels else ["--torch-backend", "cpu"]
         write("cpu.lock", "cpu.in", *IMAGE, "--constraints", "host.lock", *cpu_build)

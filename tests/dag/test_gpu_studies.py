@@ -78,3 +78,20 @@ def test_a_run_without_a_card_ends_in_one_line_before_any_download(unread):
     assert "Traceback" not in done.stdout and "rule fetch" not in done.stdout
     results = unread.folder / "results" / "t4"
     assert not (results / "models").exists() and not (results / "corpus").exists()
+
+
+def test_vllms_cells_are_planned_and_installed_by_nobody(unread):
+    config = yaml.safe_load((unread.folder / "config" / "gpu.yaml").read_text())
+    for model in config["models"].values():
+        model["variants"] = ["torch-fp16", "vllm-fp16", "vllm-fp8", "own-awq"]
+    checkpoint = {"source": "local", "path": "awq"}
+    config["define"] = {"own-awq": {"engine": "vllm", "checkpoint": checkpoint}}
+    (unread.folder / "config" / "tiny.yaml").write_text(yaml.safe_dump(config))
+    plan = unread.planned()
+    assert {variant for _, variant in cells(plan, "speed", "measure")} == {
+        "torch-fp16",
+        "vllm-fp16",
+        "vllm-fp8",
+        "own-awq",
+    }
+    assert not any("venv" in path for paths in plan.values() for path in paths)

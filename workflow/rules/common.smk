@@ -16,7 +16,7 @@ os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), *os.get
 
 from workflow.tradeoff.run import config as study_config
 from workflow.tradeoff.run.environment import libraries
-from workflow.tradeoff.run import needs, progress, running
+from workflow.tradeoff.run import interpreter, needs, progress, running
 from workflow.tradeoff.run.digest import code
 from workflow.tradeoff import loaded, loads, words
 from workflow.tradeoff.errors import UserError
@@ -131,6 +131,12 @@ def engine_code(*stages):
         return code(*stages, *sorted({f"engines.{VARIANTS[name].engine}" for name in names}))
 
     return params
+
+
+def beside(wildcards):
+    """For params: what is there of the environments that a cell's engine and its baseline's have for themselves."""
+    states = {name: interpreter.state(VARIANTS[name]) for name in (wildcards.variant, baseline(wildcards.model))}
+    return {name: state for name, state in states.items() if state}
 
 
 def size_of(wildcards, input):

@@ -37,6 +37,7 @@ rule evaluate:
         define=known_to_cell,
         definitions=definitions,
         libraries=LIBRARIES,
+        beside=beside,
         study=config["study"],
         baseline=lambda wildcards: baseline(wildcards.model),
         baseline_flag=lambda wildcards, input: ["--baseline-quality", input.baseline] if input.baseline else [],

@@ -33,6 +33,7 @@ rule measure:
         define=known_to_cell,
         definitions=definitions,
         libraries=LIBRARIES,
+        beside=beside,
         study=config["study"],
         baseline=lambda wildcards: baseline(wildcards.model),
         artifact=lambda wildcards: artifact(wildcards.model, wildcards.variant),

@@ -58,11 +58,13 @@ class Variant:
 
     @property
     def precision(self) -> str:
-        """Of the linear weights: fp32, fp16, bf16, nf4, fp4, int8, int4, or ``published``."""
+        """Of the linear weights: fp32, fp16, bf16, fp8, nf4, fp4, int8, int4, or ``published``."""
         if self.quantizer == "none":
             return PRECISIONS[self.recipe["dtype"]]
         if self.checkpoint:
             return "published"
+        if self.quantizer == "fp8":
+            return "fp8"
         return str(self.recipe.get("type") or f"int{self.bits}")
 
     @property
@@ -120,8 +122,13 @@ class Variant:
 
     @property
     def deploy(self) -> str:
-        """The way it is served, a template of ``report/deploy/``: transformers, onnxruntime; empty for a reference."""
+        """The way it is served, a template of ``report/deploy/``: transformers, vllm, …; empty for a reference."""
         return "" if self.reference else schema()["engines"][self.engine]["deploy"]
+
+    @property
+    def environment(self) -> str:
+        """The environment of its own that its engine runs in, by name; empty for that of the stages."""
+        return schema()["engines"][self.engine].get("environment", "")
 
     @property
     def words(self) -> str:

@@ -54,6 +54,46 @@ def study(tmp_path_factory):
     return results
 
 
+def test_vllm_is_served_by_its_own_program(study, tmp_path):
+    """With the room that it was measured with; where it is not installed, one line says what makes it."""
+    folder = deployed(study, ["vllm-fp16", "vllm-fp8"], device="cuda")
+    text = (folder / "llama/vllm-fp8/README.md").read_text()
+    model = study / "models" / "llama"
+    assert f"vllm serve {model.as_posix()} --served-model-name llama --dtype float16 --quantization fp8" in text
+    assert "--max-model-len 512 --max-num-seqs 64 --host 127.0.0.1 --port 8000" in text
+    assert "--quantization" not in (folder / "llama/vllm-fp16/README.md").read_text()
+    words = [sys.executable, folder / "llama/vllm-fp8/serve.py", "--prompt", "Hello?"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env={"PATH": str(tmp_path)})
+    assert done.returncode and done.stderr.startswith("error: vLLM is not installed here"), done.stderr
+
+
+VLLM = """#!{python}
+import json, sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers()
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        assert asked["model"] == "llama" and asked["temperature"] == 0
+        body = json.dumps({{"choices": [{{"token_ids": [104, 105]}}]}}).encode()
+        self.send_response(200); self.end_headers(); self.wfile.write(body)
+port = int(sys.argv[sys.argv.index("--port") + 1])
+HTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"""
+
+
+def test_an_answer_of_vllms_server_is_read(study, tmp_path):
+    folder = deployed(study, ["vllm-fp16"], device="cuda")
+    program = tmp_path / "vllm"
+    program.write_text(VLLM.format(python=sys.executable))
+    program.chmod(0o755)
+    words = [sys.executable, folder / "llama/vllm-fp16/serve.py", "--prompt", "Hello?"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env={"PATH": str(tmp_path)}, timeout=60)
+    tokenizer = AutoTokenizer.from_pretrained(study / "models" / "llama")
+    assert done.stdout.strip() == tokenizer.decode([104, 105]).strip(), done.stderr
+
+
 def deployed(results, names, **more):
     """Deploy variants that won a scenario each."""
     rows = [{"model": "llama", "variant": name, **ROW, **more} for name in names]

@@ -27,6 +27,7 @@ PACKAGES = {
     "transformers": ("torch", "transformers", "accelerate"),
     "onnxruntime": ("onnxruntime", "numpy"),
     "llama-server": ("xllamacpp",),
+    "vllm": ("vllm",),
 }
 PROGRAM = "serve.py"
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -82,6 +83,17 @@ def llama_server(folder: Path, row: Mapping, context: int) -> str:
     words = ["llama-server", "--model", str(folder / "model.gguf"), "--threads", str(_threads(row))]
     words += ["--ctx-size", str(min(CONTEXT, context)), "--host", "127.0.0.1", "--port", "8000"]
     return shlex.join([*words, "--n-gpu-layers", str(ALL_LAYERS if row["device"] == "cuda" else 0)])
+
+
+def vllm_serve(folder: Path, name: str, variant: Variant, context: int) -> str:
+    """vLLM's own program on the same files, with the room that it was measured with."""
+    words = ["vllm", "serve", folder.as_posix(), "--served-model-name", name]
+    words += ["--dtype", variant.recipe.get("dtype", "float16")]
+    words += ["--quantization", "fp8"] if variant.quantizer == "fp8" else []
+    words += ["--max-model-len", str(min(variant.option("length"), context))]
+    words += ["--max-num-seqs", str(variant.option("sequences"))]
+    words += ["--enforce-eager"] if variant.option("eager") else []
+    return shlex.join([*words, "--host", "127.0.0.1", "--port", "8000"])
 
 
 def _threads(row: Mapping) -> int:
@@ -147,6 +159,7 @@ def describe(options, entry: Mapping, row: Mapping, environment: Mapping) -> dic
         "threads": _threads(row),
         "context": context,
         "room": min(CONTEXT, context),
+        "options": variant.options,
         "layers": layers if device == "cuda" else 0,
         "folder": folder.as_posix(),
         "artifact": folder.relative_to(options.results).as_posix(),
@@ -159,6 +172,7 @@ def describe(options, entry: Mapping, row: Mapping, environment: Mapping) -> dic
         "packages": packages(variant, environment.get("libraries") or {}),
         "command": command(program),
         "llama_server": llama_server(folder, row, context) if variant.deploy == "llama-server" else "",
+        "vllm_serve": vllm_serve(folder, entry["model"], variant, context) if variant.deploy == "vllm" else "",
         "figures": figures(row),
         "machine": options.machine,
         "environment_digest": environment.get("digest"),

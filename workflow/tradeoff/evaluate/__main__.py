@@ -15,10 +15,10 @@ data. The JSON carries the digests of what was loaded (``loaded``), of its array
 import sys
 from pathlib import Path
 
-from workflow.tradeoff import corpus, errors, loaded, variants, words
+from workflow.tradeoff import corpus, errors, files, loaded, variants, words
 from workflow.tradeoff.errors import CellFailure, UserError
 from workflow.tradeoff.evaluate.cell import evaluate, failed, opened, write
-from workflow.tradeoff.run import fork, machines, shortage
+from workflow.tradeoff.run import environment, fork, interpreter, machines, shortage
 from workflow.tradeoff.variants import VARIANTS
 
 
@@ -57,20 +57,35 @@ def main(argv: list[str]) -> None:
 def apart(argv: list[str]) -> None:
     """``main`` in a process of its own: when that dies, the cell has a status and the study goes on."""
     args = arguments(argv)
+    variant, fresh, python = VARIANTS[args.variant], args.device == "cuda", ""
     try:
         machines.check(args.machine, args.output)
+        python = interpreter.of(variant) if fresh else ""
     except CellFailure as failure:
         args.device = machines.device_here(args.device)
         write(args, _failed(args, failure), {}, {})
         return
     before = shortage.on_host()
-    code, text = fork.run("workflow.tradeoff.evaluate.__main__:main", argv, fresh=args.device == "cuda")
+    code, text = fork.run("workflow.tradeoff.evaluate.__main__:main", argv, fresh=fresh, python=python)
     if not code:
+        if fresh and variant.environment:
+            _settle(args)
         return
-    failure = fork.failure(code, text, VARIANTS[args.variant], args.artifact, before)
+    failure = fork.failure(code, text, variant, args.artifact, before)
     if isinstance(failure, UserError):  # it has said why
         sys.exit(code)
     write(args, _failed(args, failure), {}, {})
+
+
+def _settle(args) -> None:
+    """Give a cell of an engine with its own packages the environment of the study, and its own beside it.
+
+    What it is compared with ran here; its engine's packages are its own, as its variant says.
+    """
+    result = files.read_json(args.output)
+    own = result["environment"]["libraries"]
+    result["environment"] = environment.collect(args.device, args.threads)
+    files.write_json(args.output, result | {"engine_libraries": own})
 
 
 def _failed(args, failure: CellFailure) -> dict:

@@ -20,7 +20,7 @@ KEYS = {
     "local": ({"path"}, {"license", "sha256"}),
 }
 # what an engine runs of them
-RUNS = {"hf": "safetensors", "onnx": "onnx", "llamacpp": "gguf"}
+RUNS = {"hf": "safetensors", "onnx": "onnx", "llamacpp": "gguf", "vllm": "safetensors"}
 COMPARED = 400_000  # characters of the corpus on which the two tokenizers must agree
 
 

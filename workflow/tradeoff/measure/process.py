@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workflow.tradeoff.errors import CellFailure
-from workflow.tradeoff.run import fork, shortage
+from workflow.tradeoff.run import fork, interpreter, shortage
 from workflow.tradeoff.variants import VARIANTS, flags
 
 SERVER = "workflow.tradeoff.measure.sample:main"
@@ -30,7 +30,7 @@ LAST_S = 10  # seconds that a process has for its end
 class Runner:
     """What a process of a role (the cell or its baseline) runs.
 
-    flags: those of ``sample`` that both roles have. fresh: started as a new interpreter, not forked. server: the
+    flags: those of ``sample`` that both roles have. fresh: a new interpreter, its engine's, not forked. server: the
     function that serves. model: the folder of the tokenizer, where the texts' tokens are to be shared.
     """
 
@@ -78,6 +78,7 @@ class Process:
 
     def __init__(self, runner: Runner, meanwhile: Callable[[], None] = lambda: None):
         self.runner, self.ended = runner, None
+        python = interpreter.of(VARIANTS[runner.variant]) if runner.fresh else ""
         # not a pipe: nobody reads it while it speaks
         self.log = os.fdopen(os.memfd_create("log"), "w+b")
         self.before = shortage.on_host()
@@ -87,7 +88,7 @@ class Process:
         with theirs:
             number = theirs.fileno()
             arguments = [*told, "--channel", str(number)]
-            self.pid = fork.start(runner.server, arguments, self.log.fileno(), runner.fresh, keep=[number])
+            self.pid = fork.start(runner.server, arguments, self.log.fileno(), runner.fresh, [number], python)
         self.answers = self.channel.makefile("r")
         try:
             meanwhile()

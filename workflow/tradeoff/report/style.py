@@ -29,13 +29,21 @@ COLOURS = {
     "onnx-kv": "#CC79A7",
     "graph": "#E69F00",
     "llamacpp": "#56B4E9",
+    "vllm": "#000000",
 }
 MARKERS = {
-    "fp32": "o", "fp16": "s", "bf16": "D", "int8": "^", "nf4": "v", "fp4": "<", "int4": "P", "f16": "s", "q8_0": "^",
-    "q6_k": "h", "q5_k_m": "p", "q4_k_m": "P", "q4_0": "X",
+    "fp32": "o", "fp16": "s", "bf16": "D", "int8": "^", "fp8": "d", "nf4": "v", "fp4": "<", "int4": "P", "f16": "s",
+    "q8_0": "^", "q6_k": "h", "q5_k_m": "p", "q4_k_m": "P", "q4_0": "X",
 }  # fmt: skip
 OTHER = "*"  # a precision of a config's own, or of a file that someone published
-DASHES = {"fp32": "-", "fp16": (0, (6, 2)), "bf16": (0, (6, 2)), "int8": (0, (3, 2)), "int4": (0, (1, 1.5))}
+DASHES = {
+    "fp32": "-",
+    "fp16": (0, (6, 2)),
+    "bf16": (0, (6, 2)),
+    "int8": (0, (3, 2)),
+    "fp8": (0, (3, 2)),
+    "int4": (0, (1, 1.5)),
+}
 GREY = "#595959"
 PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # keeps lines out of words
 FONT = "DejaVu Sans"  # comes with matplotlib, so that sizes are the same everywhere
@@ -63,7 +71,7 @@ plt.rcParams.update(PARAMETERS)
 
 def colour(variant: str) -> str:
     spec = VARIANTS[variant]
-    if spec.engine in ("graph", "llamacpp"):
+    if spec.engine in ("graph", "llamacpp", "vllm"):
         return COLOURS[spec.engine]
     if spec.engine == "onnx":
         return COLOURS["onnx-kv" if spec.cache else "onnx"]

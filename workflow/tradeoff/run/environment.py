@@ -26,6 +26,7 @@ LIBRARIES = (
     "onnx",
     "xllamacpp",
     "gguf",
+    "vllm",
     "numpy",
     "snakemake",
 )

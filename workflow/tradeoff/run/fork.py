@@ -35,17 +35,19 @@ PARENT_DIES = 1  # PR_SET_PDEATHSIG of Linux's prctl
 Main = Callable[[list[str]], None]
 
 
-def start(target: str | Main, arguments: list[str], stderr: int, fresh: bool, keep: Sequence[int] = ()) -> int:
+def start(
+    target: str | Main, arguments: list[str], stderr: int, fresh: bool, keep: Sequence[int] = (), python: str = ""
+) -> int:
     """Id of a new process that does ``target(arguments)`` and dies with this one.
 
     target: ``package.module:function``, or for a fork the function itself. stderr: file descriptor that its standard
-    error goes to. fresh: a new interpreter instead of a fork. keep: further descriptors that it has under the same
-    numbers.
+    error goes to. fresh: a new interpreter instead of a fork, ``python`` if that is another than this one. keep:
+    further descriptors that it has under the same numbers.
     """
     sys.stdout.flush()
     sys.stderr.flush()
     if fresh:
-        command = [sys.executable, "-m", "workflow.tradeoff.run.fork", target, *arguments]
+        command = [python or sys.executable, "-m", "workflow.tradeoff.run.fork", target, *arguments]
         process = subprocess.Popen(command, stderr=stderr, stdin=subprocess.DEVNULL, pass_fds=keep)
         process.returncode = 0  # it is waited for by its id, as a forked one is
         return process.pid
@@ -95,14 +97,16 @@ def importing():
         gc.enable()
 
 
-def run(target: str | Main, arguments: list[str], quiet: bool = False, fresh: bool = False) -> tuple[int, str]:
+def run(
+    target: str | Main, arguments: list[str], quiet: bool = False, fresh: bool = False, python: str = ""
+) -> tuple[int, str]:
     """Exit code of ``target(arguments)`` in a process of its own, negative for a signal, and its last words.
 
     These are the end of its standard error. What the process says is passed on as it comes; if quiet, only at its
     end, and only when it failed.
     """
     reader, writer = os.pipe()
-    child = start(target, arguments, writer, fresh)
+    child = start(target, arguments, writer, fresh, python=python)
     os.close(writer)
     try:
         code, tail = _follow(child, reader, quiet)

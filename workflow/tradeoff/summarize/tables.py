@@ -7,7 +7,7 @@ import math
 
 import pandas as pd
 
-from workflow.tradeoff.variants import VARIANTS
+from workflow.tradeoff.variants import VARIANTS, schema
 
 STUDY_CONVENTION = "study"
 SHOWN = ("model", "variant", "precision")
@@ -23,15 +23,17 @@ def family(variant: str) -> str:
     spec = VARIANTS[variant]
     if spec.engine == "onnx":
         return "ONNX Runtime, KV cache" if spec.cache else "ONNX Runtime, no cache"
-    if spec.engine == "llamacpp":
-        return "llama.cpp"
+    if spec.engine in ("llamacpp", "vllm"):
+        return schema()["engines"][spec.engine]["title"]
     return "PyTorch" if spec.engine == "hf" else f"PyTorch, {spec.engine}"
 
 
 def within_family(variant: str) -> str:
     """A variant's column in a table by precision: its label without the words that name the family."""
     spec = VARIANTS[variant]
-    label = spec.label.removeprefix("ONNX KV Cache").removeprefix("ONNX").removeprefix("GGUF").strip()
+    label = spec.label
+    for family in ("ONNX KV Cache", "ONNX", "GGUF", "vLLM"):
+        label = label.removeprefix(family).strip()
     return label or spec.precision.upper()
 
 
