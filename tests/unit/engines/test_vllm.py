@@ -170,7 +170,8 @@ def test_the_proof_says_what_ran(engine):
     assert proof["engine"]["vllm"] == "0.23.0"
     blocks = engine.engine.args.num_gpu_blocks_override
     assert proof["engine"]["cache_reserved_bytes"] == 2 * 1000 * blocks
-    assert "CUDA graphs (full_and_piecewise), compiled; its cache reserves" in proof["remarks"][0]
+    assert "CUDA graphs (full_and_piecewise), compiled, without the asynchronous" in proof["remarks"][0]
+    assert f"reserves {2 * blocks / 1000:,.0f} MB" in proof["remarks"][1]
     assert engine.cache_bytes(17) == 2 * 2 * 1000  # two layers, two blocks
 
 

@@ -90,7 +90,7 @@ class VllmEngine:
             "quantization": "fp8" if self.variant.quantizer == "fp8" else None,
             "max_model_len": self.context + 1,
             "max_num_seqs": self.sequences,
-            "max_num_batched_tokens": self.room + BLOCK,
+            "max_num_batched_tokens": max(self.room + BLOCK, self.sequences),
             # a cache of this many blocks, of which a sequence leaves its last one unfilled, and vLLM the first; the two
             # below keep it from taking what is free of the card instead
             "num_gpu_blocks_override": -(-self.room // BLOCK) + self.sequences + 2,
@@ -263,8 +263,8 @@ class VllmEngine:
             "launch": ran,
             "engine": engine,
             "remarks": [
-                f"vLLM {engine['vllm']}, {ran['words']}; its cache reserves {reserved / 1e6:,.0f} MB, part of the peak "
-                "of memory"
+                f"vLLM {engine['vllm']}, {ran['words']}, without the asynchronous scheduling that its server has",
+                f"its cache reserves {reserved / 1e6:,.0f} MB, part of the peak of memory",
             ],
         }
 
