@@ -29,7 +29,7 @@ def line(path: Path) -> list[str]:
     return [
         f"`{speed['variant']}`",
         f"{rate:.0f}",
-        f"{np.median(baseline):.0f}",
+        f"{np.median(baseline or [rate]):.0f}",
         "{:.2f} [{:.2f}, {:.2f}]".format(*ends),
         f"{size / 1e9:.2f}",
         f"{size * rate / speed['bandwidth']['bytes_per_s']:.0%}",

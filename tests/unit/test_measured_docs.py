@@ -9,3 +9,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 def test_the_speeds_of_eight_billion_parameters():
     assert speeds.table([DOCS / "large" / "raw"]) in (DOCS / "large" / "README.md").read_text()
+
+
+def test_the_speeds_beside_vllm():
+    assert speeds.table([DOCS / "vllm" / "raw"]) in (DOCS / "vllm" / "README.md").read_text()

@@ -23,6 +23,7 @@ ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",
     "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_USE_FLASHINFER_SAMPLER": "0",  # built at its first use, for a sampling that greedy decoding never does
 }
 FP8_LEAST = (8, 9)  # compute capability from which a card multiplies in FP8
 BLOCK = 16  # tokens of a block of the cache, of which vLLM may make larger ones
