@@ -82,7 +82,7 @@ def run(folder: Path, plan: list[Job], prefix: Sequence[str] = ()) -> None:
     done = subprocess.run(
         [*prefix, sys.executable, "-m", "tests.planned"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))},
         input=json.dumps([asdict(job) for job in plan]),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

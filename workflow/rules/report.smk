@@ -35,43 +35,39 @@ CATEGORIES = {
 
 # seconds of work each, for which no cluster is asked
 localrules:
+    figures,
     figure_claims,
     html_tables,
     report,
 
 
-for name in FIGURES:
-
-    rule:
-        name:
-            f"figure_{name}"
-        input:
-            tables=rules.summarize.output,
-            decision=f"{RESULTS}/tables/pareto.csv",
-        output:
-            shown(f"{RESULTS}/figures/{name}.svg", name, "figure"),
-        log:
-            f"{RESULTS}/logs/figures/{name}.log",
-        benchmark:
-            f"{RESULTS}/benchmarks/figures/{name}.tsv"
-        localrule: True
-        container:
-            CONTAINER
-        params:
-            code=code("report.figures"),
-            define=KNOWN,
-            definitions=DEFINITIONS,
-            figure=name,
-            folder=lambda wildcards, input: folder_of(input.tables[0]),
-        shell:
-            """
-            python -m workflow.tradeoff.report.figures \\
-            {params.define:q} \\
-            {params.figure:q} \\
-            --tables {params.folder:q} \\
-            --output {output:q} \\
-            2> >(tee {log:q} >&2)
-            """
+rule figures:
+    input:
+        tables=rules.summarize.output,
+        decision=f"{RESULTS}/tables/pareto.csv",
+    output:
+        [shown(f"{RESULTS}/figures/{name}.svg", name, "figure") for name in FIGURES],
+    log:
+        f"{RESULTS}/logs/figures.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/figures.tsv"
+    container:
+        CONTAINER
+    params:
+        code=code("report.figures"),
+        define=KNOWN,
+        definitions=DEFINITIONS,
+        names=FIGURES,
+        folder=lambda wildcards, input: folder_of(input.tables[0]),
+    shell:
+        """
+        python -m workflow.tradeoff.report.figures \\
+        {params.define:q} \\
+        {params.names:q} \\
+        --tables {params.folder:q} \\
+        --output {output:q} \\
+        2> >(tee {log:q} >&2)
+        """
 
 
 rule figure_claims:
@@ -80,9 +76,9 @@ rule figure_claims:
     output:
         shown(f"{RESULTS}/figures/claims.svg", "claims", "figure"),
     log:
-        f"{RESULTS}/logs/figures/claims.log",
+        f"{RESULTS}/logs/claims_figure.log",
     benchmark:
-        f"{RESULTS}/benchmarks/figures/claims.tsv"
+        f"{RESULTS}/benchmarks/claims_figure.tsv"
     container:
         CONTAINER
     params:

@@ -106,3 +106,12 @@ def test_electricity_costs_what_the_counter_showed_at_the_price_of_the_config(cp
     assert (lines["FP32"]["joules_per_token"], lines["FP32"]["electricity_per_million_tokens"]) == ("1.8", "0.15")
     assert lines["BF16"]["electricity_per_million_tokens"] is None
     assert all(line["electricity_per_million_tokens"] is None for line in decided((rows, cpu[1]))["cost_benefit"])
+
+
+def test_a_configs_own_scenarios_lead_and_one_that_the_baseline_wins_says_so(cpu):
+    own = {name: {"objective": "speed", "max_degradation_pct": 1} for name in ("a-chat", "b-batch", "c", "d", "e", "f")}
+    rows = [row for row in cpu[0] if row["variant"] in ("torch-fp32", "bnb-int8")]
+    asked = {**own, "memory-constrained": {"objective": "memory"}}
+    said = decided((rows, cpu[1]), **asked)["answer"]
+    assert [line.split(" (")[0] for line in said[:-2]] == ["a-chat", "b-batch", "c", "d", "e"]
+    assert all("nothing that can be deployed beats the baseline, so keep torch-fp32" in line for line in said[:5])

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import bitsandbytes
 import pytest
 import torch
 
@@ -92,6 +93,23 @@ def test_bitsandbytes_weights_give_its_own_scores(model, source):
     step = engine.score(ids[:, :-1], PROMPT.shape[1] - 1)[0]
     chosen = step.gather(1, ids[0, PROMPT.shape[1] :, None])[:, 0]
     assert (step.amax(-1) - chosen).max() < 2 * tolerance  # a tie may fall the other way
+
+
+def test_weights_that_a_cpu_would_lay_out_anew_are_read_as_stored(model, monkeypatch):
+    """As on a CPU with AVX-512's bfloat16, where bitsandbytes repacks them at the first pass."""
+    expected = load("bnb-nf4-graph", model).score(PROMPT)
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)
+    assert torch.equal(load("bnb-nf4-graph", model).score(PROMPT), expected)
+
+
+@pytest.mark.parametrize(("rows", "columns", "anew"), [(64, 128, True), (48, 128, False), (64, 96, False)])
+def test_what_bitsandbytes_cannot_lay_out_anew_keeps_its_layout(monkeypatch, rows, columns, anew):
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)
+    layer = bitsandbytes.nn.Linear4bit(columns, rows, bias=False, quant_type="nf4").to("cpu")
+    hf.keep_layout(layer, every=False)
+    assert layer.support_avx512bf16_for_cpu is anew
+    hf.keep_layout(layer, every=True)
+    assert layer.support_avx512bf16_for_cpu is False
 
 
 def test_proof_counts_each_storage_once(model):

@@ -66,6 +66,7 @@ def test_gguf_files_and_published_checkpoints_are_counted(monkeypatch, t4, tmp_p
     for name, given in own.items():
         monkeypatch.setitem(VARIANTS, name, build(name, given))
     plain = t4 | {"models": {"m": {"source": "local", "path": "m", "parameters": 10**9}}, "variants": ["torch-fp32"]}
+    plain["threads"] = 2  # of which that reading takes long
     bare = plan.of_study(plain, tmp_path)
     found = plan.of_study(plain | {"variants": ["torch-fp32", "gguf-q8_0", "gguf-source", *own]}, tmp_path)
     made = {job.name: job for job in found.jobs if job.stage in ("gguf", "fetch_checkpoint", "fuse", "quantize")}

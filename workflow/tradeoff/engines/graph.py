@@ -42,7 +42,7 @@ class GraphEngine:
         weight_only = variant.quantizer == "weight-only"
         plain = {"quantizer": "none", "dtype": "float16" if device == "cuda" else "float32"}
         source = replace(variant, recipe=plain) if weight_only else variant
-        network = hf.load_model(source, artifact, device)
+        network = hf.load_model(source, artifact, device, as_stored=True)
         self.config = network.config
         self.context = architecture.longest(network.config)
         convert = WEIGHT_ONLY[variant.bits] if weight_only else None

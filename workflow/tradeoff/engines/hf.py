@@ -48,8 +48,11 @@ def passed(variant: Variant, artifact: Path) -> None:
         importlib.import_module("bitsandbytes")
 
 
-def load_model(variant: Variant, artifact: Path, device: str):
-    """The transformers model of a variant, in evaluation mode on ``device``; only safetensors are read."""
+def load_model(variant: Variant, artifact: Path, device: str, as_stored: bool = False):
+    """The transformers model of a variant, in evaluation mode on ``device``; only safetensors are read.
+
+    as_stored: quantized weights keep the layout that they are stored in (``keep_layout``), for who reads them.
+    """
     # cuDNN's attention plans each new length for some 50 ms, and a growing cache has a new one at every token
     torch.backends.cuda.enable_cudnn_sdp(False)
     network = AutoModelForCausalLM.from_pretrained(
@@ -64,8 +67,22 @@ def load_model(variant: Variant, artifact: Path, device: str):
     # a checkpoint's own generation settings (sampling, penalties, stop tokens) have no place in a measurement
     network.generation_config = GenerationConfig()
     network.eval()
+    keep_layout(network, every=as_stored)
     network.attention_left_out = attention.settle(network)
     return network
+
+
+def keep_layout(network: nn.Module, every: bool) -> None:
+    """Keep bitsandbytes from laying 4-bit weights out anew, as it does at a first pass on CPUs with AVX-512's bfloat16.
+
+    Those that it cannot lay out so keep theirs (rows in groups of 32, whole blocks in a row: else its pass ends in an
+    assertion), and with ``every`` all.
+    """
+    for module in network.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            rows, columns = module.weight.quant_state.shape
+            if every or rows % 32 or columns % module.weight.quant_state.blocksize:
+                module.support_avx512bf16_for_cpu = False
 
 
 def compute_dtype(variant: Variant, device: str) -> torch.dtype:

@@ -1,7 +1,7 @@
-"""Draw one figure from the tables.
+"""Draw figures from the tables.
 
-    python -m workflow.tradeoff.report.figures speed --tables results/demo/tables \\
-        --output results/demo/figures/speed.svg
+    python -m workflow.tradeoff.report.figures speed memory --tables results/demo/tables \\
+        --output results/demo/figures/speed.svg results/demo/figures/memory.svg
 
 A PNG is written where the output's name ends so. ``tradeoff`` also reads pareto.csv, which decide writes.
 """
@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from workflow.tradeoff import errors, variants
+from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.report import places, style
 from workflow.tradeoff.report.figures_launch import launch
 from workflow.tradeoff.report.figures_loads import loads
@@ -237,12 +238,16 @@ FIGURES = {
 def main(argv: list[str]) -> None:
     parser = errors.parser(__doc__)
     variants.add_flag(parser)
-    parser.add_argument("name", choices=sorted(FIGURES))
+    parser.add_argument("names", nargs="+", choices=sorted(FIGURES))
     parser.add_argument("--tables", required=True, type=Path, metavar="FOLDER", help="what summarize wrote")
-    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help=".svg or .png")
+    parser.add_argument(
+        "--output", required=True, nargs="+", type=Path, metavar="FILE", help=".svg or .png, one for each name"
+    )
     options = parser.parse_args(argv)
-    figure = FIGURES[options.name](options.tables)
-    style.save(figure, options.output, options.name)
+    if len(options.output) != len(options.names):
+        raise UserError(f"--output: {len(options.output)} files for {len(options.names)} figures: give one for each")
+    for name, output in zip(options.names, options.output, strict=True):
+        style.save(FIGURES[name](options.tables), output, name)
 
 
 if __name__ == "__main__":
