@@ -167,6 +167,7 @@ rule report:
         --manifests {input.manifests:q} \\
         --diagnoses {input.diagnoses:q} \\
         --commands {params.commands:q} \\
+        {params.serving:q} \\
         --output {output.markdown:q} \\
         2> >(tee {log:q} >&2)
         """
