@@ -3,7 +3,6 @@
 import importlib
 import inspect
 import logging
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -199,23 +198,11 @@ def torch_proof(network, variant: Variant, step: Callable[[], object]) -> dict:
             parameters[place] = parameters.get(place, 0) + part.numel()
     traced = matrices.watch(network, [tensor for tensor in tensors if tensor.dtype != torch.bool], step)
     found = matrices.products(network, traced)
-    total = sum(matrix.weights for matrix in found)
-    by_bits = Counter()
-    for matrix in found:
-        by_bits[str(matrix.bits)] += matrix.weights
-    # what was published says its own bits
-    quantized = sum(size for bits, size in by_bits.items() if variant.stored_in(int(bits)))
     return {
         "weight_bytes": weight_bytes,
         "parameters": parameters,
         "unread_bytes": sum(weight_bytes.values()) - traced.read(),
-        "linear_weights": total,
-        "linear_quantized": quantized,
-        "quantized_fraction": quantized / total,
-        "weights_by_bits": dict(by_bits),
-        "left_unquantized": matrices.gathered(
-            matrix for matrix in found if variant.quantized and not variant.stored_in(matrix.bits)
-        ),
+        **matrices.counted(found, variant),
         "cache": True,
         "attention": network.config._attn_implementation,
         "attention_left_out": getattr(network, "attention_left_out", ""),

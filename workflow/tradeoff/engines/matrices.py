@@ -2,13 +2,15 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from math import prod
 from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from workflow.tradeoff.variants import Variant
 
 # a weight that only these touch is looked up, added or scaled by: no matrix of a product
 ELEMENTWISE = {"embedding", "add", "add_", "sub", "mul", "mul_", "div", "neg", "exp", "pow", "sigmoid", "softplus"}
@@ -58,6 +60,23 @@ def products(network: nn.Module, seen: "Step") -> list[Matrix]:
         if not matrices and (packed := _packed(module)):
             found.append(Matrix(place, *packed))
     return found
+
+
+def counted(found: Sequence[Matrix], variant: Variant) -> dict:
+    """What ``Engine.proof`` says of an engine's matrices; a published variant says its own bits."""
+    by_bits: Counter = Counter()
+    for matrix in found:
+        by_bits[str(matrix.bits)] += matrix.weights
+    total = sum(by_bits.values())
+    quantized = sum(size for bits, size in by_bits.items() if variant.stored_in(int(bits)))
+    left = [matrix for matrix in found if variant.quantized and not variant.stored_in(matrix.bits)]
+    return {
+        "linear_weights": total,
+        "linear_quantized": quantized,
+        "quantized_fraction": quantized / total,
+        "weights_by_bits": dict(by_bits),
+        "left_unquantized": gathered(left),
+    }
 
 
 def gathered(found: Iterable[Matrix]) -> dict[str, int]:

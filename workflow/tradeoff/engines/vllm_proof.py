@@ -41,22 +41,11 @@ def model_proof(network: nn.Module, variant: Variant) -> dict:
             found += _matrices(place, module, own)
     if head is not None:
         found.append(_head(getattr(network, HEAD), head))
-    total = sum(matrix.weights for matrix in found)
-    by_bits: Counter = Counter()
-    for matrix in found:
-        by_bits[str(matrix.bits)] += matrix.weights
-    quantized = sum(size for bits, size in by_bits.items() if variant.stored_in(int(bits)))
     return {
         "weight_bytes": dict(weight_bytes),
         "parameters": dict(parameters),
         "unread_bytes": unread,
-        "linear_weights": total,
-        "linear_quantized": quantized,
-        "quantized_fraction": quantized / total,
-        "weights_by_bits": dict(by_bits),
-        "left_unquantized": matrices.gathered(
-            matrix for matrix in found if variant.quantized and not variant.stored_in(matrix.bits)
-        ),
+        **matrices.counted(found, variant),
     }
 
 
