@@ -141,7 +141,8 @@ class LLMEngine:
         self.vllm_config = SimpleNamespace(compilation_config=SimpleNamespace(cudagraph_mode=graphs, mode=mode))
         self.input_processor = self
         self.loaded = Network()
-        spec = SimpleNamespace(block_size=PAGE, page_size_bytes=1000)
+        kept = torch.uint8 if args.kv_cache_dtype == "fp8" else torch.float16
+        spec = SimpleNamespace(block_size=PAGE, page_size_bytes=1000, dtype=kept)
         cache = SimpleNamespace(
             kv_cache_groups=[SimpleNamespace(layer_names=["a", "b"], kv_cache_spec=spec)],
             kv_cache_tensors=[SimpleNamespace(size=1000 * args.num_gpu_blocks_override)] * 2,

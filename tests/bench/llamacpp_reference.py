@@ -64,7 +64,7 @@ def perplexity(args) -> None:
             file = args.work / f"gguf-{mix}" / FILE
             said = call(args, "llama-perplexity", "-m", file, "-f", text, "-c", 512, "--chunks", args.chunks, "-t", 2)
             theirs, error = re.search(r"Final estimate: PPL = ([\d.]+) \+/- ([\d.]+)", said).groups()
-            nll = scoring.score(LlamaEngine(file, None, "cpu", 2, 0, exact=False), plan, 2048).nll.astype(np.float64)
+            nll = scoring.score(LlamaEngine(file, None, "cpu", 2, 0), plan, 2048).nll.astype(np.float64)
             ours = np.exp(nll.mean())
             print(f"{mix}: ours {ours:.4f}, llama-perplexity {theirs} ± {error}, apart {ours - float(theirs):+.4f}")
 
@@ -73,7 +73,7 @@ def divergences(args) -> None:
     plan = plan_of(args.model, args.corpus, "llama.cpp", args.chunks * 255)
     base = args.work / "gguf-f32" / FILE
     recorder = divergence.Recorder(plan.tokens)
-    scoring.score(LlamaEngine(base, None, "cpu", 2, 0, exact=False), plan, 2048, recorder)
+    scoring.score(LlamaEngine(base, None, "cpu", 2, 0), plan, 2048, recorder)
     recorded = recorder.arrays(plan.convention)
     with tempfile.TemporaryDirectory() as folder:
         logits, text = Path(folder) / "base.kld", text_of(args, folder)
@@ -86,7 +86,7 @@ def divergences(args) -> None:
             )
             theirs, error = re.search(r"Mean\s+KLD:\s+([\d.]+)\s+±\s+([\d.]+)", said).groups()
             visitor = divergence.Comparison(recorded)
-            scoring.score(LlamaEngine(file, None, "cpu", 2, 0, exact=False), plan, 2048, visitor)
+            scoring.score(LlamaEngine(file, None, "cpu", 2, 0), plan, 2048, visitor)
             kl = visitor.arrays()["kl"].astype(np.float64)
             print(f"{mix}: ours {kl.mean():.6f}, --kl-divergence {theirs} ± {error}, {len(kl)} tokens")
 
@@ -95,7 +95,7 @@ def speed(args) -> None:
     """Decode tokens/s after a prompt, in turns with llama-bench; the median of the rounds of each."""
     for mix in args.mixes:
         file = args.work / f"gguf-{mix}" / FILE
-        engine = LlamaEngine(file, None, "cpu", 2, 0, exact=False)
+        engine = LlamaEngine(file, None, "cpu", 2, 0)
         engine.reserve(PROMPT + NEW)
         ids = torch.arange(1, PROMPT + 1)[None]
         take(engine, ids, 8)

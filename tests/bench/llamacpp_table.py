@@ -64,7 +64,7 @@ def main() -> None:
     print(f"| torch-fp32 | 32.00 | | {np.exp(reference.mean()):.3f} | |")
     for mix in args.mixes:
         file = made(args.model, mix, args.work, args.threads, args.calibration, args.corpus)
-        engine = LlamaEngine(file, None, "cpu", args.threads, 0, exact=False)
+        engine = LlamaEngine(file, None, "cpu", args.threads, 0)
         scores = scoring.score(engine, plan, 2048)
         nll = scores.nll.astype(np.float64)
         change = stats.degradation_percent(stats.paired_delta(nll, reference, scores.block))

@@ -140,6 +140,17 @@ def test_a_stage_knows_what_its_flags_define(own):
     assert VARIANTS["int4-g128"].recipe["block"] == 128
 
 
+def test_a_cache_of_fewer_bits_is_another_variant_of_the_same_file():
+    given = {"engine": "llamacpp", "recipe": {"quantizer": "gguf", "type": "q8_0"}}
+    plain, told, kept = (
+        build("x", given | {"options": options}) for options in ({}, {"cache_type": "f16"}, {"cache_type": "q8_0"})
+    )
+    assert plain.artifact == kept.artifact == "gguf-q8_0"
+    assert (plain.cache_type, told.cache_type, kept.cache_type) == ("", "", "q8_0")
+    assert kept.words == "llama.cpp, 8-bit weights, keys and values in q8_0" and "keys" not in plain.words
+    assert VARIANTS["torch-fp32"].cache_type == VARIANTS["vllm-fp16"].cache_type == ""
+
+
 def test_a_gguf_file_is_named_by_its_mix_and_has_the_bits_of_its_name():
     names = ("gguf-f16", "gguf-q8_0", "gguf-q5_k_m", "gguf-q4_0", "gguf-source")
     assert [(VARIANTS[name].artifact, VARIANTS[name].bits, VARIANTS[name].quantized) for name in names] == [

@@ -98,6 +98,13 @@ class Variant:
         return bool(self.options.get("cache", True))
 
     @property
+    def cache_type(self) -> str:
+        """Type that keys and values are kept in, in the engine's own words; empty where nobody asked for another."""
+        options = schema()["engines"][self.engine]["options"]
+        told = self.options.get("cache_type")
+        return "" if told is None or told == options["cache_type"]["default"] else str(told)
+
+    @property
     def family(self) -> str:
         """What its artifact is made by: ``model`` (the safetensors folder itself), ``onnx``, ``fused``, …"""
         return "checkpoint" if self.checkpoint else schema()["engines"][self.engine]["artifact"]
@@ -135,6 +142,7 @@ class Variant:
         """What runs, for people who do not know its name: ``ONNX Runtime, 4-bit weights``."""
         weights = f"{self.bits}-bit weights" if self.bits else "weights as published"
         weights += ", some of 8 bits" if self.mixed else ""
+        weights += f", keys and values in {self.cache_type}" if self.cache_type else ""
         return f"{schema()['engines'][self.engine]['title']}, {weights}"
 
     def option(self, key, default=None):

@@ -20,7 +20,7 @@ from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.evaluate import generation
 from workflow.tradeoff.files import write_json, write_manifest
 from workflow.tradeoff.prepare import export
-from workflow.tradeoff.variants import VARIANTS
+from workflow.tradeoff.variants import VARIANTS, build
 
 TEMPLATES = Path(__file__).parents[3] / "report" / "deploy"
 TEMPLATE = "{% for turn in messages %}<{{ turn.role }}>{{ turn.content }}</end>{% endfor %}<assistant>"
@@ -200,6 +200,30 @@ def test_a_gguf_file_is_served_by_llama_cpps_server_in_the_wheel_or_its_own_prog
     write_manifest(folder, source={}, vocabulary="smollm")
     text = (deployed(study, ["gguf-q8_0"]) / "llama/gguf-q8_0/README.md").read_text()
     assert f"llama-server --model {folder}/model.gguf --threads 1 --ctx-size 512 --host 127.0.0.1" in text
+
+
+def test_a_cache_of_fewer_bits_is_served_as_it_was_measured(study, monkeypatch):
+    """Both engines, the command and the program."""
+    gguf = {"quantizer": "gguf", "type": "q8_0"}
+    kept = {
+        "gguf-kv8": {"engine": "llamacpp", "recipe": gguf, "options": {"cache_type": "q8_0"}},
+        "vllm-kv8": {"engine": "vllm", "recipe": {"quantizer": "fp8"}, "options": {"cache_type": "fp8"}},
+    }
+    for name, given in kept.items():
+        monkeypatch.setitem(VARIANTS, name, build(name, given))
+    folder = study / "artifacts/llama/gguf-q8_0"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.gguf").write_bytes(b"GGUF")
+    write_manifest(folder, source={}, vocabulary="smollm")
+    own = deployed(study, ["gguf-kv8"]) / "llama/gguf-kv8"
+    assert "--cache-type-k q8_0 --cache-type-v q8_0" in (own / "README.md").read_text()
+    assert (
+        "wanted.cache_type_k = wanted.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_Q8_0"
+        in (own / "serve.py").read_text()
+    )
+    own = deployed(study, ["vllm-kv8"], device="cuda") / "llama/vllm-kv8"
+    assert "--max-num-seqs 64 --kv-cache-dtype fp8 --host" in (own / "README.md").read_text()
+    assert '"--kv-cache-dtype", "fp8"' in (own / "serve.py").read_text()
 
 
 def test_without_a_winner_the_end_says_so(study):

@@ -24,7 +24,7 @@ def pair(request, tmp_path_factory):
     model = tiny.build(folder / "model", request.param)
     gguf_convert.write(model, folder / llamacpp.FILE, "f32", threads=1)
     reference = hf.load(VARIANTS["torch-fp32"], model, model, "cpu", 1)
-    return reference, llamacpp.LlamaEngine(folder / llamacpp.FILE, 32, "cpu", 1, 0, exact=True)
+    return reference, llamacpp.LlamaEngine(folder / llamacpp.FILE, 32, "cpu", 1, 0, llamacpp.EXACT)
 
 
 IDS = (torch.arange(120).reshape(3, 40) * 7919 + 1) % 256
@@ -94,6 +94,36 @@ def test_the_proof_counts_the_file_and_names_the_build(pair):
     assert proof["engine"]["build"] == 11549 and {"avx", "neon"} & set(proof["engine"]["features"])
 
 
+@pytest.mark.parametrize("kind", ["q8_0", "q4_0", "f16"])
+def test_a_score_reads_the_cache_that_a_step_reads(tmp_path, kind):
+    """Row by row out of the cache, against one token after the other; and the cache is what was asked for."""
+    model = tiny.build(tmp_path / "model", "llama", hidden=128)
+    gguf_convert.write(model, tmp_path / llamacpp.FILE, "f32", threads=1)
+    engine = llamacpp.LlamaEngine(tmp_path / llamacpp.FILE, 32, "cpu", 1, 0, llamacpp.Cache(kind))
+    whole = engine.score(IDS)
+    context = engine._new(1, IDS.shape[1])
+    steps = np.concatenate([context.run(IDS[:1, place : place + 1].numpy(), 0) for place in range(40)], axis=1)
+    context.close()
+    # sums of 128 products in another order, after keys and values of one rounding: far below a step of the rounding
+    assert np.abs(whole[:1].numpy() - steps).max() < 5e-3 * steps.std()
+    assert torch.equal(engine.score(IDS, first=35), whole[:, 35:])
+    exact = llamacpp.LlamaEngine(tmp_path / llamacpp.FILE, 32, "cpu", 1, 0, llamacpp.EXACT)
+    off = (whole - exact.score(IDS)).square().mean().sqrt() / steps.std()
+    # a number of 8 bits is off by at most 1/254 of the largest of its block, one of 4 bits by 1/16
+    assert {"f16": 0, "q8_0": 1e-4, "q4_0": 2e-3}[kind] <= off <= {"f16": 1e-3, "q8_0": 1e-2, "q4_0": 0.2}[kind]
+    assert engine.proof()["cache_type"] == kind
+    assert engine.cache_bytes(32) == {"f16": 64, "q8_0": 34, "q4_0": 18}[kind] * exact.cache_bytes(32) // 128
+
+
+def test_a_cache_that_llamacpp_cannot_keep_is_unsupported(tmp_path):
+    model = tiny.build(tmp_path / "model", "llama")  # heads of 16 numbers, and a block has 32
+    gguf_convert.write(model, tmp_path / llamacpp.FILE, "f32", threads=1)
+    engine = llamacpp.LlamaEngine(tmp_path / llamacpp.FILE, 32, "cpu", 1, 0, llamacpp.Cache("q8_0"))
+    said = r"^unsupported: llama\.cpp made no context of 512 tokens, keys and values in q8_0: llama_init"
+    with pytest.raises(CellFailure, match=said):
+        engine.prefill(IDS[:1])
+
+
 def test_features_that_the_build_leaves_unused_are_said(monkeypatch):
     monkeypatch.setattr(library, "_flags", lambda: {"avx2", "avx512f", "avx512_vnni", "fpu"})
     said = library.build()
@@ -121,13 +151,13 @@ def test_another_release_and_a_missing_one_are_refused(monkeypatch):
 def test_a_broken_file_fails_in_llamacpps_words(tmp_path):
     (tmp_path / "model.gguf").write_bytes(b"GGUF" + bytes(60))
     with pytest.raises(CellFailure, match=r"error: llama\.cpp does not load model\.gguf: .*gguf"):
-        llamacpp.LlamaEngine(tmp_path / "model.gguf", 8, "cpu", 1, 0, exact=False)
+        llamacpp.LlamaEngine(tmp_path / "model.gguf", 8, "cpu", 1, 0)
 
 
 def test_a_gpu_is_refused_by_a_build_without_one(tmp_path):
     if not library.open_library().llama_supports_gpu_offload():
         with pytest.raises(CellFailure, match=r"unsupported: this build of llama\.cpp .* has no GPU backend"):
-            llamacpp.LlamaEngine(tmp_path / "model.gguf", 8, "cuda", 1, -1, exact=False)
+            llamacpp.LlamaEngine(tmp_path / "model.gguf", 8, "cuda", 1, -1)
 
 
 def test_bits_of_a_type_are_those_in_its_name():

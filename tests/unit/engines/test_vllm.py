@@ -14,6 +14,8 @@ from workflow.tradeoff.errors import CellFailure
 from workflow.tradeoff.variants import VARIANTS, build
 
 IDS = torch.tensor([[7, 30, 200, 4, 99, 12], [1, 2, 3, 4, 5, 6]])
+KV8 = build("vllm-kv8", {"engine": "vllm", "recipe": {"quantizer": "none", "dtype": "float16"},
+                         "options": {"cache_type": "fp8"}})  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +146,12 @@ def test_what_vllm_is_told(engine, folder):
     assert fp8.arguments(folder)["quantization"] == "fp8"
 
 
+def test_keys_and_values_are_kept_as_the_variant_says(engine, folder):
+    assert vars(engine.engine.args)["kv_cache_dtype"] == "auto" and engine.proof()["cache_type"] == "float16"
+    kept = vllm.VllmEngine(engine.library, KV8, folder, "cpu")
+    assert kept.arguments(folder)["kv_cache_dtype"] == kept.proof()["cache_type"] == "fp8"
+
+
 def test_an_architecture_that_vllm_lacks_is_unsupported(folder, library, monkeypatch):
     def refuse(args):
         raise ValueError("Model architectures ['Odd'] are not supported for now.\nSupported: many")
@@ -159,6 +167,8 @@ def test_without_the_package_or_the_card_it_is_unsupported(monkeypatch):
         vllm.imported()
     with pytest.raises(CellFailure, match=r"capability 8\.9, and Tesla T4 has 7\.5"):
         vllm.check_card(VARIANTS["vllm-fp8"], (7, 5), "Tesla T4")
+    with pytest.raises(CellFailure, match=r"capability 8\.9, and Tesla T4 has 7\.5"):
+        vllm.check_card(KV8, (7, 5), "Tesla T4")
     vllm.check_card(VARIANTS["vllm-fp16"], (7, 5), "Tesla T4")
     vllm.check_card(VARIANTS["vllm-fp8"], (9, 0), "NVIDIA H100")
 

@@ -129,7 +129,7 @@ def test_an_importance_matrix_keeps_the_first_down_projections_of_q4_0():
 ])  # fmt: skip
 def test_each_types_proof_is_what_can_be_counted_by_hand(model, tmp_path, mix, block, size, bits):
     file = made(model, tmp_path / mix, mix)
-    proof = file_proof(file, bits, cache_width=2)
+    proof = file_proof(file, bits)
     inner, heads = 512, 128  # of keys and values: 2 heads of 64
     layer = {"q": 256 * 256, "k": heads * 256, "v": heads * 256, "o": 256 * 256, "gate": inner * 256, "up": inner * 256,
              "down": inner * 256}  # fmt: skip

@@ -6,7 +6,7 @@ import pytest
 
 from tests import synthetic
 from workflow.tradeoff.summarize import gates
-from workflow.tradeoff.variants import VARIANTS
+from workflow.tradeoff.variants import VARIANTS, build
 
 
 def test_a_conv1d_model_that_quantizers_skip_is_not_quantized():
@@ -98,6 +98,15 @@ def growth(step_s, pass_s):
 )
 def test_a_step_that_keeps_its_cost_is_cached(step_s, pass_s):
     assert gates.not_cached(VARIANTS["onnx-fp32-kv"], growth(step_s, pass_s)) is None
+
+
+def test_keys_and_values_of_another_type_are_said():
+    kept = build("kv8", {"engine": "llamacpp", "recipe": {"quantizer": "gguf", "type": "q8_0"},
+                         "options": {"cache_type": "q8_0"}})  # fmt: skip
+    assert gates.other_cache(kept, {"cache_type": "q8_0"}) is None
+    assert gates.other_cache(kept, {"cache_type": "f16"}) == "keys and values are kept in f16, not in q8_0"
+    assert "nothing shows" in gates.other_cache(kept, {})
+    assert gates.other_cache(VARIANTS["gguf-q8_0"], {"cache_type": "f16"}) is None
 
 
 def test_a_step_that_costs_what_a_whole_pass_does_is_not_cached():

@@ -78,10 +78,12 @@ def command(program: Path) -> str:
     return shlex.join(["python", str(program)])
 
 
-def llama_server(folder: Path, row: Mapping, context: int) -> str:
+def llama_server(folder: Path, variant: Variant, row: Mapping, context: int) -> str:
     """The same by the program of llama.cpp's own name, for those who have it."""
     words = ["llama-server", "--model", str(folder / "model.gguf"), "--threads", str(_threads(row))]
     words += ["--ctx-size", str(min(CONTEXT, context)), "--host", "127.0.0.1", "--port", "8000"]
+    if kept := variant.cache_type:
+        words += ["--cache-type-k", kept, "--cache-type-v", kept]
     return shlex.join([*words, "--n-gpu-layers", str(ALL_LAYERS if row["device"] == "cuda" else 0)])
 
 
@@ -92,6 +94,7 @@ def vllm_serve(folder: Path, name: str, variant: Variant, context: int) -> str:
     words += ["--quantization", "fp8"] if variant.quantizer == "fp8" else []
     words += ["--max-model-len", str(min(variant.option("length"), context))]
     words += ["--max-num-seqs", str(variant.option("sequences"))]
+    words += ["--kv-cache-dtype", variant.cache_type] if variant.cache_type else []
     words += ["--enforce-eager"] if variant.option("eager") else []
     return shlex.join([*words, "--host", "127.0.0.1", "--port", "8000"])
 
@@ -160,6 +163,7 @@ def describe(options, entry: Mapping, row: Mapping, environment: Mapping) -> dic
         "context": context,
         "room": min(CONTEXT, context),
         "options": variant.options,
+        "cache_type": variant.cache_type,
         "layers": layers if device == "cuda" else 0,
         "folder": folder.as_posix(),
         "artifact": folder.relative_to(options.results).as_posix(),
@@ -171,7 +175,7 @@ def describe(options, entry: Mapping, row: Mapping, environment: Mapping) -> dic
         "example": example,
         "packages": packages(variant, environment.get("libraries") or {}),
         "command": command(program),
-        "llama_server": llama_server(folder, row, context) if variant.deploy == "llama-server" else "",
+        "llama_server": llama_server(folder, variant, row, context) if variant.deploy == "llama-server" else "",
         "vllm_serve": vllm_serve(folder, entry["model"], variant, context) if variant.deploy == "vllm" else "",
         "figures": figures(row),
         "machine": options.machine,

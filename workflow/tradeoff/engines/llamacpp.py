@@ -3,8 +3,10 @@
 import ctypes
 import functools
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
+import gguf
 import numpy as np
 import torch
 
@@ -18,18 +20,46 @@ STEP = 512  # tokens that one pass computes at once: llama.cpp's own default of 
 MARGIN = 256  # tokens of room that a cache is given beyond a prompt, where nobody reserved more
 ALL_LAYERS = -1
 OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers")
+KEPT_AS = re.compile(r"K \((\w+)\):.* V \((\w+)\):")
+PIECE = 32  # tokens that a score through a cache of fewer bits appends at once
+
+
+@dataclass(frozen=True)
+class Cache:
+    """How keys and values are kept: ggml's name of the type, and llama.cpp's word for the kernel that reads them."""
+
+    type: str = "f16"
+    flash: int = library.FLASH_AUTO
+
+    @property
+    def kind(self) -> gguf.GGMLQuantizationType:
+        return gguf.GGMLQuantizationType[self.type.upper()]
+
+    @property
+    def rounded(self) -> bool:
+        """Whether what is kept has fewer bits than what the kernels compute with."""
+        return self.type not in ("f32", "f16", "bf16")
+
+    def bytes(self, values: int) -> int:
+        """Bytes of so many numbers, the scales of their blocks included."""
+        block, size = gguf.GGML_QUANT_SIZES[self.kind]
+        return values * size // block
+
+
+EXACT = Cache("f32", library.FLASH_OFF)  # to compare with torch
 
 
 def load(variant: Variant, artifact: Path, model: Path, device: str, threads: int) -> "LlamaEngine":
     torch.set_num_threads(threads)
     layers = variant.option("gpu_layers", ALL_LAYERS) if device == "cuda" else 0
-    return LlamaEngine(artifact / FILE, variant.bits or None, device, threads, layers, variant.option("exact", False))
+    cache = Cache(variant.option("cache_type", Cache.type))
+    return LlamaEngine(artifact / FILE, variant.bits or None, device, threads, layers, cache)
 
 
 class Context:
     """A llama_context of ``sequences`` sequences with room for ``length`` tokens each, and its batch arrays."""
 
-    def __init__(self, lib, model, vocabulary: int, sequences: int, length: int, threads: int, exact: bool):
+    def __init__(self, lib, model, vocabulary: int, sequences: int, length: int, threads: int, cache: Cache):
         self.lib, self.vocabulary, self.sequences = lib, vocabulary, sequences
         wanted = lib.llama_context_default_params()
         wanted.n_seq_max = sequences
@@ -39,12 +69,18 @@ class Context:
         wanted.n_outputs_max = wanted.n_batch
         wanted.n_outputs_max_per_seq = length
         wanted.n_threads = wanted.n_threads_batch = threads
-        if exact:
-            wanted.type_k = wanted.type_v = library.F32
-            wanted.flash_attn_type = library.FLASH_OFF
+        wanted.type_k = wanted.type_v = int(cache.kind)
+        wanted.flash_attn_type = cache.flash
+        library.log.clear()
+        library.facts.clear()
         self.handle = lib.llama_init_from_model(model, wanted)
         if not self.handle:
-            raise CellFailure("error", f"llama.cpp made no context of {wanted.n_ctx} tokens: {library.last_words()}")
+            status, kept = ("unsupported", f", keys and values in {cache.type}") if cache.rounded else ("error", "")
+            raise CellFailure(
+                status, f"llama.cpp made no context of {wanted.n_ctx} tokens{kept}: {library.last_words()}"
+            )
+        found = {name for words in library.facts if (match := KEPT_AS.search(words)) for name in match.groups()}
+        self.cache_type = ", ".join(sorted(found))
         self.length = length
         self.held = 0
         room = wanted.n_batch
@@ -101,21 +137,24 @@ class Context:
 
 
 class LlamaEngine:
-    """exact: keys and values in float32 and no flash attention, to compare with torch; else llama.cpp's defaults."""
+    """cache: how keys and values are kept, by llama.cpp's defaults where nobody says otherwise."""
 
-    def __init__(self, file: Path, bits: int | None, device: str, threads: int, gpu_layers: int, exact: bool):
+    def __init__(
+        self, file: Path, bits: int | None, device: str, threads: int, gpu_layers: int, cache: Cache | None = None
+    ):
         self.lib = library.open_library()
         if device == "cuda" and not self.lib.llama_supports_gpu_offload():
             raise CellFailure("unsupported", f"this build of llama.cpp ({library.PACKAGE}'s wheel) has no GPU backend")
-        self.file, self.bits, self.threads, self.exact = file, bits, threads, exact
+        self.file, self.bits, self.threads, self.cache = file, bits, threads, cache or Cache()
         self.device = torch.device(device)
         library.log.clear()
+        library.facts.clear()
         wanted = self.lib.llama_model_default_params()
         wanted.n_gpu_layers = gpu_layers
         self.model = self.lib.llama_model_load_from_file(str(file).encode(), wanted)
         if not self.model:
             raise CellFailure("error", f"llama.cpp does not load {file.name}: {library.last_words()}")
-        self.offloaded = next((found for words in library.log if (found := OFFLOADED.search(words))), None)
+        self.offloaded = next((found for words in library.facts if (found := OFFLOADED.search(words))), None)
         self.context = self.lib.llama_model_n_ctx_train(self.model)
         self.vocabulary = self.lib.llama_vocab_n_tokens(self.lib.llama_model_get_vocab(self.model))
         self.scorer: Context | None = None
@@ -123,7 +162,7 @@ class LlamaEngine:
         self.reserved = 0
 
     def _new(self, sequences: int, length: int) -> Context:
-        return Context(self.lib, self.model, self.vocabulary, sequences, length, self.threads, self.exact)
+        return Context(self.lib, self.model, self.vocabulary, sequences, length, self.threads, self.cache)
 
     def prefill(self, ids: torch.Tensor) -> torch.Tensor:
         """ids (B, T), one sequence a row; greedy next tokens (B, 1)."""
@@ -158,8 +197,13 @@ class LlamaEngine:
         old.close()
 
     def score(self, ids: torch.Tensor, first: int = 0) -> torch.Tensor:
-        """One sequence after the other: each row is computed as it would be alone."""
+        """One sequence after the other: each row is computed as it would be alone.
+
+        Where the cache has fewer bits, a row is appended PIECE by PIECE, so that what comes before a token is read
+        out of the cache, as it is when the model answers a prompt.
+        """
         count, length = ids.shape
+        piece = PIECE if self.cache.rounded else length
         if self.scorer is None or self.scorer.length < length:
             if self.scorer:
                 self.scorer.close()
@@ -167,7 +211,11 @@ class LlamaEngine:
         result = torch.empty((count, length - first, self.vocabulary), dtype=torch.float32)
         for row in range(count):
             self.scorer.clear()
-            result[row] = torch.from_numpy(self.scorer.run(ids[row : row + 1].numpy(), first)[0])
+            for start in range(0, length, piece):
+                part = ids[row : row + 1, start : start + piece].numpy()
+                skipped = min(max(0, first - start), part.shape[1])
+                logits = torch.from_numpy(self.scorer.run(part, skipped)[0])
+                result[row, start + skipped - first :][: len(logits)] = logits
         return result.to(self.device)
 
     def generate(self, ids: torch.Tensor, new_tokens: int) -> torch.Tensor:
@@ -184,15 +232,18 @@ class LlamaEngine:
         """llama.cpp has waited by the time its logits have been read."""
 
     def cache_bytes(self, length: int) -> int:
-        """Keys and values as llama.cpp keeps them by default, in float16."""
-        return length * self.held["cache_bytes_per_token"]
+        """Keys and values of so many tokens, as llama.cpp keeps them."""
+        return length * self.cache.bytes(self.held["cache_values"])
 
     @functools.cached_property
     def held(self) -> dict:
-        return file_proof(self.file, self.bits, cache_width=4 if self.exact else 2)
+        return file_proof(self.file, self.bits)
 
     def proof(self) -> dict:
         offload = {"layers": int(self.offloaded[1]), "of": int(self.offloaded[2])} if self.offloaded else None
+        context = self.decoder or self.scorer
+        if context is None:
+            context = self.scorer = self._new(1, STEP)
         where = self.device.type if offload is None or offload["layers"] == offload["of"] else "cpu"
         build = library.build()
         return self.held | {
@@ -202,6 +253,7 @@ class LlamaEngine:
             "offloaded": offload,
             "engine": build,
             "cache": True,
+            "cache_type": context.cache_type,
         }
 
 

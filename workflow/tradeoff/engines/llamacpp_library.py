@@ -32,10 +32,11 @@ from workflow.tradeoff.errors import CellFailure
 
 PACKAGE = "xllamacpp"
 RELEASE = "2026.10.11549"  # its last number is llama.cpp's build
-F32, F16 = 0, 1  # ggml types of a cache
+F16 = 1  # ggml type of a cache, where nobody asks for another
 FLASH_AUTO, FLASH_OFF = -1, 0
 WORDS = 40  # lines of the library's own log that are kept
 WARNING = 3  # ggml's log level from which on a line is kept
+FACTS = ("offloaded", "llama_kv_cache: size")  # what of the lines below that level is kept as well, apart
 
 LogCallback = ctypes.CFUNCTYPE(None, c_int, c_char_p, c_void_p)
 
@@ -163,12 +164,15 @@ FEATURES = {
 }  # fmt: skip
 
 log: collections.deque[str] = collections.deque(maxlen=WORDS)
+facts: collections.deque[str] = collections.deque(maxlen=WORDS)
 
 
 @LogCallback
 def _keep(level: int, text: bytes, _) -> None:
     words = text.decode(errors="replace").strip()
-    if words and (level >= WARNING or "offloaded" in words):
+    if level < WARNING and any(fact in words for fact in FACTS):
+        facts.append(words)
+    elif words and level >= WARNING:
         log.append(words)
 
 

@@ -27,12 +27,12 @@ def widest(bits: int) -> int:
     return bits if bits >= 8 else 6
 
 
-def file_proof(file: Path, bits: int | None, cache_width: int) -> dict:
+def file_proof(file: Path, bits: int | None) -> dict:
     """See ``Engine.proof``; beside it ``weights_by_type``, ``linear_by_type``, ``bits_per_weight``.
 
-    bits: the variant's; None takes any quantized type (a file as it came). cache_width: bytes of a number of the cache.
-    ``bits_per_weight`` is the mean over the matrices that a token's step multiplies by, scales included; ``counted``
-    says in words what ``quantized_fraction`` counts.
+    bits: the variant's; None takes any quantized type (a file as it came). ``cache_values``: numbers that the cache
+    keeps for a token. ``bits_per_weight`` is the mean over the matrices that a token's step multiplies by, scales
+    included; ``counted`` says in words what ``quantized_fraction`` counts.
     """
     reader = Reader(file)
     names = {tensor.name for tensor in reader.tensors}
@@ -64,7 +64,7 @@ def file_proof(file: Path, bits: int | None, cache_width: int) -> dict:
         "linear_weights": total,
         "linear_quantized": quantized,
         "quantized_fraction": quantized / total,
-        "cache_bytes_per_token": cache_values(pairs) * cache_width,
+        "cache_values": cache_values(pairs),
     }
 
 

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoConfig
 
 from workflow.tradeoff import architecture
-from workflow.tradeoff.engines.vllm_proof import cache_of, launch, model_proof
+from workflow.tradeoff.engines.vllm_proof import cache_of, cache_type, launch, model_proof
 from workflow.tradeoff.errors import CellFailure
 from workflow.tradeoff.variants import Variant
 
@@ -52,7 +52,7 @@ def imported():
 
 def check_card(variant: Variant, capability: tuple[int, int], name: str) -> None:
     """CellFailure where a card does not multiply in the variant's type."""
-    if variant.quantizer == "fp8" and tuple(capability) < FP8_LEAST:
+    if "fp8" in (variant.quantizer, variant.cache_type) and tuple(capability) < FP8_LEAST:
         have, need = (".".join(map(str, version)) for version in (capability, FP8_LEAST))
         raise CellFailure("unsupported", f"FP8 needs a card of compute capability {need}, and {name} has {have}")
 
@@ -88,6 +88,7 @@ class VllmEngine:
             "skip_tokenizer_init": True,
             "generation_config": "vllm",
             "dtype": self.variant.recipe.get("dtype", "float16"),
+            "kv_cache_dtype": self.variant.option("cache_type"),
             "quantization": "fp8" if self.variant.quantizer == "fp8" else None,
             "max_model_len": self.context + 1,
             "max_num_seqs": self.sequences,
@@ -258,6 +259,7 @@ class VllmEngine:
         return {
             **model_proof(self.runner.get_model(), self.variant),
             "cache": True,
+            "cache_type": cache_type(held),
             "attention": ", ".join(
                 sorted({part.backend.get_name() for part in itertools.chain(*self.runner.attn_groups)})
             ),

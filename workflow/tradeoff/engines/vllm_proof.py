@@ -78,6 +78,13 @@ def cache_of(config, length: int) -> int:
     return total
 
 
+def cache_type(config) -> str:
+    """Type of keys and values by the bytes of one number: ``fp8``, or torch's own name. config: as in ``cache_of``."""
+    types = {group.kv_cache_spec.dtype for group in config.kv_cache_groups if hasattr(group.kv_cache_spec, "dtype")}
+    # vLLM keeps E4M3 numbers in tensors of bytes
+    return ", ".join(sorted("fp8" if kind.itemsize == 1 else str(kind).removeprefix("torch.") for kind in types))
+
+
 def launch(compilation) -> dict:
     """Whether a step is compiled and replayed as a CUDA graph. compilation: vLLM's CompilationConfig."""
     graphs, mode = compilation.cudagraph_mode.name, compilation.mode.name

@@ -17,7 +17,7 @@ import torch
 import transformers
 
 from workflow.tradeoff import errors, files, gguf_text
-from workflow.tradeoff.engines.llamacpp import FILE, LlamaEngine
+from workflow.tradeoff.engines.llamacpp import EXACT, FILE, LlamaEngine
 from workflow.tradeoff.engines.llamacpp_proof import file_proof
 from workflow.tradeoff.errors import CellFailure
 from workflow.tradeoff.prepare import gguf_convert, importance
@@ -44,7 +44,7 @@ def check(model: Path, threads: int, scratch: Path) -> dict:
     ids = (torch.arange(length)[None] * 7919 + 1) % config.vocab_size
     with torch.inference_mode():
         expected = network(ids, use_cache=False, logits_to_keep=COMPARED).logits
-    got = LlamaEngine(file, 32, "cpu", threads, 0, exact=True).score(ids, first=length - expected.shape[1])
+    got = LlamaEngine(file, 32, "cpu", threads, 0, EXACT).score(ids, first=length - expected.shape[1])
     found = {
         "blocks": config.num_hidden_layers,
         "tokens": length,
@@ -106,7 +106,7 @@ def main(argv: list[str]) -> None:
             said = keep(args.model_folder, folder)
         else:
             said = make(args.model_folder, folder, mix, args.threads, weighting)
-        proof = file_proof(folder / FILE, None, cache_width=2)
+        proof = file_proof(folder / FILE, None)
         held = {key: proof[key] for key in ("weights_by_type", "bits_per_weight")}
         print({"type": mix, **held, **said})
         files.write_manifest(

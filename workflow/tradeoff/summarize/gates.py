@@ -44,6 +44,12 @@ def _left(proof: Mapping) -> str:
     return f": {', '.join(shares)}{more} are left as they were"
 
 
+def other_cache(variant: Variant, proof: Mapping) -> str | None:
+    """A variant that asks for a type of keys and values, and an engine that kept another."""
+    asked, kept = variant.cache_type, proof.get("cache_type") or "a type that nothing shows"
+    return f"keys and values are kept in {kept}, not in {asked}" if asked and asked != kept else None
+
+
 def not_cached(variant: Variant, proof: Mapping) -> str | None:
     """A variant that keeps past key values whose engine has none, or whose decode step costs what a whole pass does.
 

@@ -71,6 +71,8 @@ def judge(cell: Cell, line: Mapping, limits: Mapping[str, float]) -> tuple[str, 
     if proof := cell.speed.get("proof"):
         if reason := gates.not_quantized(cell.spec, proof):
             return "not_quantized", reason
+        if reason := gates.other_cache(cell.spec, proof):
+            return "not_quantized", reason
         if reason := gates.not_cached(cell.spec, proof):
             return "not_cached", reason
         if reason := gates.fell_back(proof, rows_speed.requested(cell)):
