@@ -85,7 +85,7 @@ def test_vllms_cells_are_planned_and_installed_by_nobody(unread):
     for model in config["models"].values():
         model["variants"] = ["torch-fp16", "vllm-fp16", "vllm-fp8", "own-awq"]
     checkpoint = {"source": "local", "path": "awq"}
-    config["define"] = {"own-awq": {"engine": "vllm", "checkpoint": checkpoint}}
+    config["define"] |= {"own-awq": {"engine": "vllm", "checkpoint": checkpoint}}
     (unread.folder / "config" / "tiny.yaml").write_text(yaml.safe_dump(config))
     plan = unread.planned()
     assert {variant for _, variant in cells(plan, "speed", "measure")} == {
