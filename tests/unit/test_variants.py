@@ -93,6 +93,14 @@ MISTAKES = {
         {"engine": "graph", "recipe": {"quantizer": "bitsandbytes", "bits": 8}},
         "the engine graph has no 6.0",
     ),
+    "bits that vLLM has no kernel for": (
+        {"engine": "vllm", "recipe": {"quantizer": "auto-round", "bits": 2}},
+        "the engine vllm has no 2: one of 4, 8",
+    ),
+    "an average below the fewest bits": (
+        {"engine": "hf", "recipe": {"quantizer": "auto-round", "bits": 4, "average_bits": 4}},
+        "recipe.average_bits: 4 is not above bits: 4: give more, or 0",
+    ),
     "an unknown option": ({**G128, "options": {"threads": 3}}, "define.own.options.threads is unknown"),
     "an unknown key": ({**G128, "precision": "int4"}, "define.own.precision is unknown"),
     "a recipe that is no mapping": ({"engine": "onnx", "recipe": "int4"}, "give a mapping"),
@@ -159,3 +167,19 @@ def test_a_gguf_file_is_named_by_its_mix_and_has_the_bits_of_its_name():
     ]  # fmt: skip
     weighted = build("w", {"engine": "llamacpp", "recipe": {"quantizer": "gguf", "type": "q4_k_m", "imatrix": True}})
     assert weighted.artifact == "gguf-q4_k_m-imatrix"
+
+
+def test_autorounds_file_is_one_for_both_engines():
+    assert VARIANTS["autoround-int4"].artifact == VARIANTS["vllm-w4a16"].artifact
+    assert VARIANTS["vllm-w4a16"].artifact == "packed-auto-round-bits.4-group.64"
+
+
+def test_a_mixed_recipe_says_its_average_and_takes_each_of_its_bits():
+    recipe = {"quantizer": "auto-round", "bits": 2, "average_bits": 4.25, "iterations": 0}
+    mixed, plain = (build("m", {"engine": "hf", "recipe": recipe | more}) for more in ({}, {"average_bits": 0}))
+    assert [bits for bits in range(17) if mixed.stored_in(bits)] == [2, 4, 8]
+    assert [bits for bits in range(17) if plain.stored_in(bits)] == [2]
+    assert mixed.words == "PyTorch (transformers), weights of 2, 4, 8 bits, 4.25 on average"
+    assert (mixed.precision, plain.precision, mixed.quantized) == ("int2-4-8", "int2", True)
+    # the choice of bits reads the text, rounding to nearest does not
+    assert variants.calibrated(mixed.recipe) and not variants.calibrated(plain.recipe)

@@ -227,14 +227,19 @@ def baseline_quality(wildcards):
 
 
 # the rule that makes what an engine loads, where it is one rule alone
-MADE_BY = {"fused": ("fuse",), "gguf": ("gguf",)}
+MADE_BY = {"fused": ("fuse",), "gguf": ("gguf",), "packed": ("auto_round",)}
 
 
 def weighting(wildcards):
-    """The texts that a recipe with an importance matrix needs."""
-    if not RECIPES[wildcards.recipe]["imatrix"]:
+    """The texts that a recipe needs which learns from one."""
+    if not variants.calibrated(RECIPES[wildcards.recipe]):
         return {}
     return {"calibration": f"{RESULTS}/corpus/calibration.json", "scored": f"{RESULTS}/corpus/{CORPUS}.json"}
+
+
+def weighting_flags(wildcards, input):
+    """For params: the flags of those texts."""
+    return [part for key in ("calibration", "scored") if key in input.keys() for part in (f"--{key}", input[key])]
 
 
 def benchmarks_so_far(wildcards):

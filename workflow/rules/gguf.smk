@@ -34,9 +34,7 @@ rule gguf:
         libraries=LIBRARIES,
         model=lambda wildcards, input: folder_of(input.model),
         recipe=lambda wildcards: json.dumps(RECIPES[wildcards.recipe], sort_keys=True),
-        texts=lambda wildcards, input: [
-            part for key in ("calibration", "scored") if key in input.keys() for part in (f"--{key}", input[key])
-        ],
+        texts=weighting_flags,
         threads=THREADS,
         folder=lambda wildcards, output: folder_of(output[0]),
     shell:

@@ -24,12 +24,27 @@ REFERENCE = "torch-fp16"  # the study's baseline
 NAME = re.compile("[a-z0-9][a-z0-9_-]{0,63}")
 KEYS = ("engine", "recipe", "options", "checkpoint", "label")
 PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+CACHELESS = ("gguf", "packed")  # files that have no choice of a cache in them
 WIDTHS = {"fp32": 32, "fp16": 16, "bf16": 16}
 
 
+WIDER = (2, 4, 8)  # bits that a matrix may get where a recipe asks for an average
+
+
 def mixed(recipe: Mapping) -> bool:
-    """Whether a recipe keeps some matrices wider than its bits, by name."""
-    return recipe.get("wider", "none") != "none"
+    """Whether a recipe keeps some matrices wider than its bits."""
+    return recipe.get("wider", "none") != "none" or bool(recipe.get("average_bits"))
+
+
+def widths(recipe: Mapping) -> tuple[int, ...]:
+    """Bits that a matrix may be stored in, the fewest first."""
+    bits = int(recipe["bits"])
+    return (bits, *(width for width in WIDER if width > bits)) if recipe.get("average_bits") else (bits,)
+
+
+def calibrated(recipe: Mapping) -> bool:
+    """Whether a recipe needs the config's calibration text."""
+    return bool(recipe.get("imatrix") or recipe.get("iterations") or recipe.get("average_bits"))
 
 
 @dataclass(frozen=True)
@@ -58,13 +73,15 @@ class Variant:
 
     @property
     def precision(self) -> str:
-        """Of the linear weights: fp32, fp16, bf16, fp8, nf4, fp4, int8, int4, or ``published``."""
+        """Of the linear weights: fp32, fp16, bf16, fp8, nf4, fp4, int8, int4, int2-4-8, or ``published``."""
         if self.quantizer == "none":
             return PRECISIONS[self.recipe["dtype"]]
         if self.checkpoint:
             return "published"
         if self.quantizer == "fp8":
             return "fp8"
+        if self.recipe.get("average_bits"):
+            return f"int{'-'.join(map(str, widths(self.recipe)))}"
         return str(self.recipe.get("type") or f"int{self.bits}")
 
     @property
@@ -79,7 +96,7 @@ class Variant:
 
     @property
     def mixed(self) -> bool:
-        """Whether some matrices are kept wider than ``bits``, by name."""
+        """Whether some matrices are kept wider than ``bits``."""
         return mixed(self.recipe)
 
     @property
@@ -87,9 +104,11 @@ class Variant:
         return self.bits < 16
 
     def stored_in(self, bits: int) -> bool:
-        """Whether weights of ``bits`` are what the variant says: its own number, or of a published checkpoint fewer
-        than a float's 16.
+        """Whether weights of ``bits`` are what the variant says: its own number or one of the numbers that it mixes,
+        or of a published checkpoint fewer than a float's 16.
         """
+        if self.recipe.get("average_bits"):
+            return bits in widths(self.recipe)
         return bits < 16 if self.checkpoint else bits == self.bits
 
     @property
@@ -106,8 +125,9 @@ class Variant:
 
     @property
     def family(self) -> str:
-        """What its artifact is made by: ``model`` (the safetensors folder itself), ``onnx``, ``fused``, …"""
-        return "checkpoint" if self.checkpoint else schema()["engines"][self.engine]["artifact"]
+        """What its artifact is made by: ``model`` (the safetensors folder itself), ``onnx``, ``packed``, …"""
+        own = schema()["quantizers"][self.quantizer].get("artifact")
+        return "checkpoint" if self.checkpoint else own or schema()["engines"][self.engine]["artifact"]
 
     @property
     def artifact(self) -> str:
@@ -116,7 +136,7 @@ class Variant:
             return f"checkpoint-{self.name}"
         if self.family == "model":
             return "model"
-        past = "-kv" if self.cache and self.family != "gguf" else ""  # a GGUF file has no choice of a cache in it
+        past = "-kv" if self.cache and self.family not in CACHELESS else ""
         return f"{self.family}-{slug(self.recipe)}{past}"
 
     @property
@@ -141,7 +161,9 @@ class Variant:
     def words(self) -> str:
         """What runs, for people who do not know its name: ``ONNX Runtime, 4-bit weights``."""
         weights = f"{self.bits}-bit weights" if self.bits else "weights as published"
-        weights += ", some of 8 bits" if self.mixed else ""
+        weights += ", some of 8 bits" if self.recipe.get("wider", "none") != "none" else ""
+        if average := self.recipe.get("average_bits"):
+            weights = f"weights of {', '.join(map(str, widths(self.recipe)))} bits, {average:g} on average"
         weights += f", keys and values in {self.cache_type}" if self.cache_type else ""
         return f"{schema()['engines'][self.engine]['title']}, {weights}"
 
@@ -233,6 +255,9 @@ def _settings(given: Mapping, keys: Mapping, where: str, what: str) -> dict:
             raise UserError(f"config key {where}.{key} is missing: {what} needs it. {part['description']}")
         value = given.get(key, part.get("default"))
         _bound(value, part, f"{where}.{key}")
+        if "above" in part and value and value <= found[part["above"]]:
+            least = f"{part['above']}: {found[part['above']]}"
+            raise UserError(f"config key {where}.{key}: {value} is not above {least}: give more, or 0 for none")
         found[key] = float(value) if part["type"] == "number" else value
     return found
 

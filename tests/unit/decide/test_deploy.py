@@ -226,6 +226,24 @@ def test_a_cache_of_fewer_bits_is_served_as_it_was_measured(study, monkeypatch):
     assert '"--kv-cache-dtype", "fp8"' in (own / "serve.py").read_text()
 
 
+def test_autorounds_files_are_served_by_the_kernels_that_were_measured(study):
+    """transformers with the package that reads them, in the type that was measured; vLLM by itself."""
+    folder = study / "artifacts/llama" / VARIANTS["autoround-int4"].artifact
+    folder.mkdir(parents=True, exist_ok=True)
+    write_manifest(folder, source={})
+    for device, backend, widened in (("cpu", "torch", True), ("cuda", "auto", False)):
+        own = deployed(study, ["autoround-int4"], device=device) / "llama/autoround-int4"
+        assert "pip install tokenizers torch" in (own / "README.md").read_text()
+        assert "auto-round" in (own / "README.md").read_text().split("pip install")[1].splitlines()[0]
+        text = (own / "serve.py").read_text()
+        compile(text, "serve.py", "exec")
+        assert f'AutoRoundConfig(backend="{backend}")' in text and "dtype=torch.float16" in text
+        assert ("parameter.data.to(torch.float32)" in text) is widened
+    own = deployed(study, ["vllm-w4a16"], device="cuda") / "llama/vllm-w4a16"
+    text = (own / "README.md").read_text()
+    assert f"vllm serve {folder.as_posix()} --served-model-name llama --dtype float16 --max" in text
+
+
 def test_without_a_winner_the_end_says_so(study):
     results = study.parent / "none"
     results.mkdir()

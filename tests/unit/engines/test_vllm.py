@@ -214,6 +214,28 @@ def test_a_published_checkpoints_packed_integers_count_by_the_layers_sizes():
     assert proof["weights_by_bits"] == {"4": 128, "16": 80} and proof["linear_quantized"] == 128
 
 
+def pack(layer, bits):
+    """Make a stand-in's layer what vLLM keeps of AutoRound's: words of 32 bits, float16 scales, a kernel."""
+    del layer.weight
+    layer.qweight = torch.nn.Parameter(torch.zeros(8 * bits // 32, 8, dtype=torch.int32), requires_grad=False)
+    layer.scales = torch.nn.Parameter(torch.ones(1, 8, dtype=torch.float16), requires_grad=False)
+    layer.quant_method = SimpleNamespace(kernel=type("MarlinLinearKernel", (), {})())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "bits", "quantized"),
+    [({"bits": 4}, (4, 4), 128), ({"bits": 4}, (4, 8), 64), ({"bits": 4, "average_bits": 6.5}, (4, 8), 128)],
+)
+def test_autorounds_matrices_count_by_the_bits_that_the_recipe_gives_them(recipe, bits, quantized):
+    network = fake_vllm.Network()
+    for layer, width in zip(network.layers, bits, strict=True):
+        pack(layer, width)
+    proof = model_proof(network, build("own", {"engine": "vllm", "recipe": {"quantizer": "auto-round", **recipe}}))
+    assert proof["linear_quantized"] == quantized and proof["linear_weights"] == 208
+    assert proof["weight_bytes"]["int32"] == sum(8 * 8 * width // 8 for width in bits)
+    assert proof["kernels"] == ["MarlinLinearKernel"]
+
+
 def test_a_group_of_layers_of_several_sizes_says_their_bytes_at_once():
     spec = SimpleNamespace(block_size=16, page_size_bytes=500, kv_cache_specs={})
     config = SimpleNamespace(kv_cache_groups=[SimpleNamespace(layer_names=["a", "b"], kv_cache_spec=spec)])

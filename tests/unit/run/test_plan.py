@@ -82,6 +82,20 @@ def test_gguf_files_and_published_checkpoints_are_counted(monkeypatch, t4, tmp_p
     assert scored == 1_062_500_000 + 600_000_000 + 0 + 2 * 600_000_000 + 7
 
 
+def test_a_learned_rounding_takes_its_steps_and_one_to_nearest_none(t4, tmp_path, monkeypatch):
+    recipe = {"quantizer": "auto-round", "bits": 4}
+    own = {"learned": recipe, "longer": recipe | {"iterations": 400}, "nearest": recipe | {"iterations": 0}}
+    for name, given in own.items():
+        monkeypatch.setitem(VARIANTS, name, build(name, {"engine": "hf", "recipe": given}))
+    models = {"m": {"source": "local", "path": "m", "parameters": 10**9}}
+    found = plan.of_study(t4 | {"models": models, "variants": ["torch-fp32", *own], "threads": 2}, tmp_path)
+    took = {job.name: job.seconds for job in found.jobs if job.stage == "auto_round"}
+    learned, longer, nearest = (took[VARIANTS[name].artifact] for name in own)
+    # 300 steps of four pieces of 512 tokens, each forward and back, at the rate of the study's device
+    steps = 300 * 4 * 512 * 3 * 2 * 10**9 / needs.OPERATIONS["cuda"]
+    assert longer - learned == pytest.approx(steps) and nearest < learned
+
+
 def test_a_fetched_model_is_as_large_as_its_manifest_says(tmp_path):
     folder = tmp_path / "models" / "m"
     folder.mkdir(parents=True)

@@ -29,6 +29,7 @@ PACKAGES = {
     "llama-server": ("xllamacpp",),
     "vllm": ("vllm",),
 }
+LAYERS_OF = ("bitsandbytes", "auto-round")  # packages, named as their quantizers, that transformers runs such layers by
 PROGRAM = "serve.py"
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 PLAIN = {"head": [], "before": "", "after": "", "stop": []}  # of random weights, which no text was put to
@@ -106,8 +107,8 @@ def _threads(row: Mapping) -> int:
 def packages(variant: Variant, libraries: Mapping[str, str]) -> list[str]:
     """``name==version`` of what a program needs, as it was measured."""
     wanted = ["tokenizers", *PACKAGES[variant.deploy]]
-    if variant.quantizer == "bitsandbytes":
-        wanted.append("bitsandbytes")
+    if variant.deploy == "transformers" and variant.quantizer in LAYERS_OF:
+        wanted.append(variant.quantizer)
     wanted = [
         "onnxruntime-gpu" if name == "onnxruntime" and "onnxruntime-gpu" in libraries else name for name in wanted
     ]

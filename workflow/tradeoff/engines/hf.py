@@ -1,4 +1,4 @@
-"""transformers on torch: float32, float16 and bfloat16 weights, and bitsandbytes INT8, NF4 and FP4."""
+"""transformers on torch: float32, float16 and bfloat16 weights, bitsandbytes INT8, NF4 and FP4, AutoRound's files."""
 
 import importlib
 import inspect
@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from workflow.tradeoff import architecture
-from workflow.tradeoff.engines import attention, matrices
+from workflow.tradeoff.engines import attention, matrices, packed
 from workflow.tradeoff.variants import Variant
 
 # bitsandbytes warns on every call that INT8 activations pass through float16: said once, in the README
@@ -41,8 +41,12 @@ def warm(artifact: Path) -> None:
 
 
 def passed(variant: Variant, artifact: Path) -> None:
-    """Import bitsandbytes where it would not touch a GPU."""
-    if variant.quantizer == "bitsandbytes" and not torch.cuda.is_available():
+    """Import bitsandbytes, or AutoRound, where it would not touch a GPU."""
+    if torch.cuda.is_available():
+        return
+    if variant.quantizer == "auto-round":
+        packed.imported()
+    if variant.quantizer == "bitsandbytes":
         importlib.import_module("transformers.integrations.bitsandbytes")
         importlib.import_module("bitsandbytes")
 
@@ -56,7 +60,7 @@ def load_model(variant: Variant, artifact: Path, device: str, as_stored: bool = 
     torch.backends.cuda.enable_cudnn_sdp(False)
     network = AutoModelForCausalLM.from_pretrained(
         artifact,
-        dtype=compute_dtype(variant, device),
+        dtype=packed.STORED if variant.quantizer == "auto-round" else compute_dtype(variant, device),
         device_map={"": device},
         **quantization(variant, device),
         use_safetensors=True,
@@ -66,6 +70,8 @@ def load_model(variant: Variant, artifact: Path, device: str, as_stored: bool = 
     # a checkpoint's own generation settings (sampling, penalties, stop tokens) have no place in a measurement
     network.generation_config = GenerationConfig()
     network.eval()
+    if variant.quantizer == "auto-round":
+        packed.widen(network, compute_dtype(variant, device))
     keep_layout(network, every=as_stored)
     network.attention_left_out = attention.settle(network)
     return network
@@ -89,8 +95,10 @@ def compute_dtype(variant: Variant, device: str) -> torch.dtype:
     return DTYPES.get(variant.precision, torch.float32 if device == "cpu" else torch.float16)
 
 
-def quantization(variant: Variant, device: str) -> dict[str, BitsAndBytesConfig]:
-    """How the weights are quantized while they are loaded; nothing for those that are not, or are already."""
+def quantization(variant: Variant, device: str) -> dict[str, object]:
+    """How the weights are quantized while they are loaded, or by which kernels those that are run; else nothing."""
+    if variant.quantizer == "auto-round":
+        return {"quantization_config": packed.config(device)}
     if variant.quantizer != "bitsandbytes":
         return {}
     recipe = variant.recipe
@@ -207,6 +215,7 @@ def torch_proof(network, variant: Variant, step: Callable[[], object]) -> dict:
         "attention": network.config._attn_implementation,
         "attention_left_out": getattr(network, "attention_left_out", ""),
         **(published(network) if variant.checkpoint else {}),
+        **(packed.proof(network) if variant.quantizer == "auto-round" else {}),
     }
 
 

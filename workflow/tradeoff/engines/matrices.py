@@ -88,8 +88,8 @@ def gathered(found: Iterable[Matrix]) -> dict[str, int]:
 
 
 def _packed(module: nn.Module) -> tuple[int, int] | None:
-    """Weights and bits of a layer whose matrix lies in integer buffers, as GPTQ's and AWQ's."""
-    features = [getattr(module, f"{side}_features", None) for side in ("in", "out")]
+    """Weights and bits of a layer whose matrix lies in integer buffers, as GPTQ's, AWQ's and AutoRound's."""
+    features = [getattr(module, f"{side}_features", getattr(module, f"{side}features", None)) for side in ("in", "out")]
     integers = [buffer.nbytes for buffer in module.buffers(recurse=False) if not buffer.dtype.is_floating_point]
     if None in features or not integers:
         return None

@@ -256,8 +256,10 @@ class VllmEngine:
             **{key: self.variant.option(key) for key in ("length", "sequences", "cache_tokens")},
         }
         ran = launch(self.engine.vllm_config.compilation_config)
+        found = model_proof(self.runner.get_model(), self.variant)
+        packed = [f"matrices packed in integers by {', '.join(found['kernels'])}"] if found["kernels"] else []
         return {
-            **model_proof(self.runner.get_model(), self.variant),
+            **found,
             "cache": True,
             "cache_type": cache_type(held),
             "attention": ", ".join(
@@ -268,6 +270,7 @@ class VllmEngine:
             "remarks": [
                 f"vLLM {engine['vllm']}, {ran['words']}, without the asynchronous scheduling that its server has",
                 f"its cache reserves {reserved / 1e6:,.0f} MB, part of the peak of memory",
+                *packed,
             ],
         }
 

@@ -45,6 +45,7 @@ def model_proof(network: nn.Module, variant: Variant) -> dict:
         "weight_bytes": dict(weight_bytes),
         "parameters": dict(parameters),
         "unread_bytes": unread,
+        "kernels": kernels(network),
         **matrices.counted(found, variant),
     }
 
@@ -60,6 +61,12 @@ def _matrices(place: str, module: nn.Module, own: list[tuple[str, Tensor]]) -> l
         for name, part in own
         if part.ndim >= 2 and not any(word in name for word in BESIDE)
     ]
+
+
+def kernels(network: nn.Module) -> list[str]:
+    """Names of the kernels that multiply by packed matrices; empty where there are none."""
+    found = (getattr(getattr(module, "quant_method", None), "kernel", None) for module in network.modules())
+    return sorted({type(kernel).__name__ for kernel in found if kernel is not None})
 
 
 def _head(module: nn.Module, weight: Tensor) -> Matrix:

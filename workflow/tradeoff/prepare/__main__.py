@@ -14,7 +14,7 @@ from workflow.tradeoff import errors, files
 from workflow.tradeoff.errors import CellFailure, UserError
 from workflow.tradeoff.run import fork, shortage
 
-VERBS = ("export", "quantize", "fuse", "gguf")
+VERBS = ("export", "quantize", "fuse", "gguf", "auto_round")
 
 
 def main(argv: list[str]) -> None:

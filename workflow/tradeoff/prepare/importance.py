@@ -11,10 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from workflow.tradeoff import corpus as corpus_file
-from workflow.tradeoff import loaded
 from workflow.tradeoff.errors import UserError
-from workflow.tradeoff.prepare import gguf_convert
+from workflow.tradeoff.prepare import calibration, gguf_convert
 
 WINDOW = 512  # llama.cpp's
 TOKENS = 32 * WINDOW
@@ -34,35 +32,9 @@ class Importance:
         return {"corpus": self.corpus["name"], "sha256": self.corpus["sha256"], "tokens": TOKENS}
 
 
-def read(calibration: Path | None, scored: Path | None) -> Importance:
-    """The calibration corpus; UserError when it shares a line with the one that is scored, or either is not given.
-
-    Nor may either have changed since it was fetched.
-    """
-    if calibration is None or scored is None:
-        raise UserError(
-            "a recipe with imatrix needs a calibration text, and the corpus that it must share no line with"
-        )
-    corpus, other = (whole(path) for path in (calibration, scored))
-    shared = lines(corpus["rows"]) & lines(other["rows"])
-    if shared:
-        raise UserError(
-            f"the calibration text {corpus['name']} shares {len(shared)} lines with the corpus that is scored, such as "
-            f"{min(shared)[:60]!r}, and would flatter the figure: give another text"
-        )
-    return Importance(corpus)
-
-
-def whole(path: Path) -> dict:
-    """The corpus in ``path``; UserError unless it is the one that was fetched."""
-    found = corpus_file.read(path)
-    loaded.check_corpus(path, found)
-    return found
-
-
-def lines(rows: Iterable[str]) -> set[str]:
-    """The lines of a corpus, without blanks around them and without empty ones."""
-    return {line.strip() for row in rows for line in row.splitlines() if line.strip()}
+def read(calibration_text: Path | None, scored: Path | None) -> Importance:
+    """The calibration corpus, checked (``calibration.read``)."""
+    return Importance(calibration.read(calibration_text, scored, "a recipe with imatrix"))
 
 
 @torch.inference_mode()

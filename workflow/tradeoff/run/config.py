@@ -10,7 +10,7 @@ import yaml
 from workflow.tradeoff import architecture, loads
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.run.renamed import renew
-from workflow.tradeoff.variants import VARIANTS, define
+from workflow.tradeoff.variants import VARIANTS, calibrated, define
 from workflow.tradeoff.words import convention
 
 SCHEMA = Path(__file__).parents[2] / "schemas" / "config.schema.yaml"
@@ -208,11 +208,9 @@ def check_meaning(config: dict) -> None:
         for variant in variants:
             if variant not in VARIANTS:
                 raise UserError(f"config key {where}: no variant is called {variant}: {_suggest(variant, VARIANTS)}")
-        weighted = [variant for variant in variants if VARIANTS[variant].recipe.get("imatrix")]
-        if weighted and "calibration" not in config:
-            raise UserError(
-                f"config key calibration is missing: {weighted[0]} has an importance matrix made of that text"
-            )
+        wanting = [variant for variant in variants if calibrated(VARIANTS[variant].recipe)]
+        if wanting and "calibration" not in config:
+            raise UserError(f"config key calibration is missing: {wanting[0]} is quantized with the help of that text")
         if baseline not in variants:
             where = f"models.{name}.baseline" if "baseline" in model else "baseline"
             raise UserError(f"config key {where}: {baseline} is not a variant of {name}: add it or name another")

@@ -21,6 +21,7 @@ LIBRARIES = (
     "transformers",
     "tokenizers",
     "bitsandbytes",
+    "auto-round",
     "onnxruntime",
     "onnxruntime-gpu",
     "onnx",

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from workflow.tradeoff import loads
 from workflow.tradeoff.files import read_json
-from workflow.tradeoff.variants import Variant
+from workflow.tradeoff.variants import Variant, calibrated, widths
 
 BASE_MB = 1500  # the interpreter and the libraries, and what an allocator keeps
 # resident memory at the peak, in copies of the float32 weights
@@ -26,6 +26,7 @@ COPIES = {
     "quantize": 2.5,
     "fuse": 2.5,
     "gguf": 2.5,
+    "auto_round": 4.0,
     "measure": 4.0,
     "evaluate": 2.5,
     "diagnose": 4.0,
@@ -39,6 +40,7 @@ LAUNCHES_S = 0.03  # of one eager token on a GPU, whatever the model's size
 START_S = 15.0  # imports, once a job
 LOADED = 2e8  # bytes a second from a file into an engine, quantized on the way
 WRITTEN = 2e7  # bytes of float32 weights a second that an export, or a quantization, gets through
+LEARNED_BATCH = 4  # pieces of text that a step of AutoRound learns from
 WEIGHTED = 32 * 512  # tokens of the calibration text that an importance matrix is made of
 CORPUS = 350_000  # tokens of a whole corpus: those of WikiText-2's test split, and some more
 STUDY_TOKENS = 10
@@ -93,6 +95,8 @@ def seconds(
     load = size.float32 / LOADED
     if stage == "fetch_checkpoint":
         return START_S + load
+    if stage == "auto_round":
+        return START_S + load + size.float32 / WRITTEN + _learned(size, device, variant, threads)
     if stage in ("fetch_model", "export", "quantize", "fuse", "gguf"):
         read = WEIGHTED if variant is not None and variant.recipe.get("imatrix") else 0
         return START_S + load + size.float32 / WRITTEN + read * 2 * size.parameters / (OPERATIONS["cpu"] * threads)
@@ -123,6 +127,18 @@ def seconds(
     tokens = scored * len(config["evaluate"]["conventions"]) + 2 * config["evaluate"]["divergence_tokens"]
     texts = PROMPTS * generation(STUDY_TOKENS, config["evaluate"]["generate_tokens"])
     return START_S + load + tokens * passed + texts
+
+
+def _learned(size: Size, device: str, variant: Variant | None, threads: int) -> float:
+    """Seconds of AutoRound's steps: each block forward and back, on a batch of pieces; and what gives it its inputs."""
+    if variant is None:
+        return 0.0
+    recipe = variant.recipe
+    pieces = recipe["samples"] * (2 if calibrated(recipe) else 0) + LEARNED_BATCH * recipe["iterations"]
+    # each width of a mixed one is tried
+    pieces += recipe["samples"] * len(widths(recipe)) if recipe["average_bits"] else 0
+    rate = OPERATIONS[device] * (threads if device == "cpu" else 1)
+    return pieces * recipe["length"] * 3 * 2 * size.parameters / rate
 
 
 def minutes(

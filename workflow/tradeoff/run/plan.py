@@ -115,7 +115,7 @@ def _artifacts(variants) -> dict:
 def _maker(variant) -> str:
     if variant.family == "onnx":
         return "quantize" if variant.quantized else "export"
-    return {"checkpoint": "fetch_checkpoint", "gguf": "gguf"}.get(variant.family, "fuse")
+    return {"checkpoint": "fetch_checkpoint", "gguf": "gguf", "packed": "auto_round"}.get(variant.family, "fuse")
 
 
 def _benchmark(results: Path, stage: str, model: str, name: str, machine: str) -> float | None:

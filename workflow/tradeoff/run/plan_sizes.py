@@ -68,7 +68,8 @@ def of_artifact(variant: Variant, size: needs.Size) -> tuple[int, int]:
         # the model's own file is linked; of the others, the type says what a weight takes, scales among it
         bits = 0 if variant.recipe["type"] == "source" else _bits(str(variant.recipe["type"]), {})
         return 0, round(size.parameters * bits / 8)
-    return 0, round(TIED * size.parameters * variant.bits / 8)
+    bits = variant.recipe.get("average_bits") or variant.bits
+    return 0, round(TIED * size.parameters * bits / 8)
 
 
 def _published(entry: Mapping, size: needs.Size) -> int:

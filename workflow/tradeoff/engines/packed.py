@@ -1,0 +1,47 @@
+"""How transformers runs AutoRound's files: by which kernels, in which types.
+
+Its layer for the CPU unpacks a matrix at every product, times its float16 scales, and multiplies in the type of what
+comes in. Loaded in float32 AutoRound would cast the whole model to float16, the angles of positions among it; so it is
+loaded as it is stored, and what is no packed matrix is widened afterwards.
+"""
+
+import importlib
+import logging
+from importlib.util import find_spec
+
+import torch
+from torch import nn
+
+from workflow.tradeoff.errors import CellFailure
+
+STORED = torch.float16
+
+
+def imported() -> None:
+    """Import the package auto-round, quiet; CellFailure where it is not installed."""
+    if find_spec("auto_round") is None:
+        raise CellFailure(
+            "unsupported", "these files need the package auto-round, which is not installed here: `make env` brings it"
+        )
+    importlib.import_module("auto_round.inference.convert_model")
+    logging.getLogger("autoround").setLevel(logging.ERROR)
+
+
+def config(device: str):
+    """transformers' AutoRoundConfig: torch's own operations on the CPU, on a GPU the best kernel that is installed."""
+    imported()
+    kind = importlib.import_module("transformers").AutoRoundConfig
+    return kind(backend="torch" if device == "cpu" else "auto")
+
+
+def widen(network: nn.Module, dtype: torch.dtype) -> None:
+    """Turn the parameters, which are no packed matrices, to ``dtype``."""
+    for parameter in network.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
+
+
+def proof(network: nn.Module) -> dict:
+    """Which of AutoRound's kernels run."""
+    kernels = sorted(network.hf_quantizer.used_backends)
+    return {"kernels": kernels, "remarks": [f"AutoRound's kernels: {', '.join(kernels)}"]}
