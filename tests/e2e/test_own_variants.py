@@ -5,6 +5,7 @@ Ministral 3 stands for the architectures that transformers 4.57, which optimum's
 
 import csv
 import json
+from importlib.util import find_spec
 
 import pytest
 import yaml
@@ -19,6 +20,7 @@ from workflow.tradeoff.prepare import gguf_convert
 DEFINED = {
     "own-nf4": {"engine": "hf", "checkpoint": {"source": "local", "path": "inputs/nf4"}},
     "own-gguf": {"engine": "llamacpp", "checkpoint": {"source": "local", "path": "inputs/own.gguf"}},
+    "rounded": {"engine": "hf", "recipe": {"quantizer": "auto-round", "bits": 4, "group": 32, "iterations": 0}},
     "int4-g32": {"engine": "onnx", "recipe": {"quantizer": "matmul-nbits", "bits": 4, "block": 32, "symmetric": False}},
 }
 CELLS = {
@@ -26,6 +28,7 @@ CELLS = {
     ("llama", "own-nf4"): 4,
     ("llama", "own-gguf"): 8,
     ("llama", "int4-g32"): 4,
+    **({("llama", "rounded"): 4} if find_spec("auto_round") else {}),
     ("ministral", "torch-fp32"): 32,
     ("ministral", "bnb-int8"): 8,
 }

@@ -67,7 +67,11 @@ def nearest(folder):
 
 @pytest.fixture(scope="module")
 def mixed(folder):
-    return make(folder, MIXED, folder / "mixed", **texts(folder))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(folder / "home"))
+        made = make(folder, MIXED, folder / "mixed", **texts(folder))
+    assert not (folder / "home").exists()  # nothing is kept outside the results
+    return made
 
 
 def load(folder, spec, output):

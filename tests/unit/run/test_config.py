@@ -135,6 +135,7 @@ MODEL = "models/smollm2-135m"
         ({f"{MODEL}/revison": "x"}, ["revison", "revision"]),
         ({"measure/new_token": 4}, ["measure.new_token", "new_tokens"]),
         ({"variants": ["torch-fp32", "bnb-int9"]}, ["variants", "bnb-int9", "bnb-int8"]),
+        ({"variants": ["torch-fp32", "autoround-int4"]}, ["calibration", "missing", "autoround-int4"]),
         ({"baseline": "torch-fp16"}, ["baseline", "torch-fp16", "add it"]),
         ({"models/Big Model": {"source": "local", "path": "x"}}, ["Big Model", "rename"]),
         ({"study": "a/b"}, ["study", "a/b"]),

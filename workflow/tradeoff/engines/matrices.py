@@ -160,7 +160,8 @@ def watch(network: nn.Module, tensors: Iterable[Tensor], step: Callable[[], obje
         for hook in hooks:
             hook.remove()
     for layer in ran:
-        for tensor in layer.parameters(recurse=False):
+        held = [*layer.parameters(recurse=False), *(layer.buffers(recurse=False) if _packed(layer) else ())]
+        for tensor in held:
             if (key := identity(tensor)) not in seen.regions and key in seen.sizes:
                 seen.regions[key] = {(): seen.sizes[key]}
     return seen

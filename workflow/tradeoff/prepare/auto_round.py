@@ -57,6 +57,8 @@ def make(model: Path, folder: Path, recipe: dict, text: dict | None, device: str
     )
     fits(network, recipe["group"])
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        # what it would keep in the user's folders, to find again: scores of a scheme, parts of a model
+        os.environ.update(AR_AUTO_SCHEME_CACHE=f"{scratch}/scores", AR_WORK_SPACE=f"{scratch}/work")
         pieces = Path(scratch) / "text.json"
         rows = calibration.pieces(text["rows"], tokenizer, recipe["length"], recipe["samples"]) if text else []
         pieces.write_text(json.dumps(rows))
@@ -69,7 +71,7 @@ def make(model: Path, folder: Path, recipe: dict, text: dict | None, device: str
             **settings(recipe, device),
         )
         rounding.quantize_and_save(f"{scratch}/out", format="auto_round")
-        written = next(Path(scratch).rglob("config.json")).parent
+        written = next(Path(scratch, "out").rglob("config.json")).parent
         for path in sorted(written.iterdir()):
             keep(path, folder / path.name)
     for pattern in ("tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt", "chat_template*"):
