@@ -97,6 +97,14 @@ MISTAKES = {
         {"engine": "vllm", "recipe": {"quantizer": "auto-round", "bits": 2}},
         "the engine vllm has no 2: one of 4, 8",
     ),
+    "a mix that vLLM has no kernels for": (
+        {"engine": "vllm", "recipe": {"quantizer": "auto-round", "bits": 4, "average_bits": 5, "finer": True}},
+        "the engine vllm has no True: one of False",
+    ),
+    "a finer mix of no mix": (
+        {"engine": "hf", "recipe": {"quantizer": "auto-round", "bits": 4, "finer": True}},
+        "recipe.finer: quantizer auto-round takes it only with average_bits: remove it",
+    ),
     "an average below the fewest bits": (
         {"engine": "hf", "recipe": {"quantizer": "auto-round", "bits": 4, "average_bits": 4}},
         "recipe.average_bits: 4 is not above bits: 4: give more, or 0",
@@ -179,6 +187,8 @@ def test_a_mixed_recipe_says_its_average_and_takes_each_of_its_bits():
     mixed, plain = (build("m", {"engine": "hf", "recipe": recipe | more}) for more in ({}, {"average_bits": 0}))
     assert [bits for bits in range(17) if mixed.stored_in(bits)] == [2, 4, 8]
     assert [bits for bits in range(17) if plain.stored_in(bits)] == [2]
+    finer = build("f", {"engine": "hf", "recipe": recipe | {"bits": 3, "finer": True}})
+    assert [bits for bits in range(17) if finer.stored_in(bits)] == [3, 4, 5, 6, 8]
     assert mixed.words == "PyTorch (transformers), weights of 2, 4, 8 bits, 4.25 on average"
     assert (mixed.precision, plain.precision, mixed.quantized) == ("int2-4-8", "int2", True)
     # the choice of bits reads the text, rounding to nearest does not

@@ -28,7 +28,9 @@ CACHELESS = ("gguf", "packed")  # files that have no choice of a cache in them
 WIDTHS = {"fp32": 32, "fp16": 16, "bf16": 16}
 
 
-WIDER = (2, 4, 8)  # bits that a matrix may get where a recipe asks for an average
+# bits that a matrix may get where a recipe asks for an average
+WIDER = (4, 8)
+FINER = (3, 4, 5, 6, 8)
 
 
 def mixed(recipe: Mapping) -> bool:
@@ -38,8 +40,8 @@ def mixed(recipe: Mapping) -> bool:
 
 def widths(recipe: Mapping) -> tuple[int, ...]:
     """Bits that a matrix may be stored in, the fewest first."""
-    bits = int(recipe["bits"])
-    return (bits, *(width for width in WIDER if width > bits)) if recipe.get("average_bits") else (bits,)
+    bits, wider = int(recipe["bits"]), FINER if recipe.get("finer") else WIDER
+    return (bits, *(width for width in wider if width > bits)) if recipe.get("average_bits") else (bits,)
 
 
 def calibrated(recipe: Mapping) -> bool:
@@ -258,6 +260,8 @@ def _settings(given: Mapping, keys: Mapping, where: str, what: str) -> dict:
         if "above" in part and value and value <= found[part["above"]]:
             least = f"{part['above']}: {found[part['above']]}"
             raise UserError(f"config key {where}.{key}: {value} is not above {least}: give more, or 0 for none")
+        if "beside" in part and value and not found[part["beside"]]:
+            raise UserError(f"config key {where}.{key}: {what} takes it only with {part['beside']}: remove it")
         found[key] = float(value) if part["type"] == "number" else value
     return found
 

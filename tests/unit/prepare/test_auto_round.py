@@ -34,7 +34,7 @@ def variant(**recipe):
 
 NEAREST = variant(iterations=0)
 LEARNED = variant(iterations=15)
-MIXED = variant(bits=2, average_bits=4.3125, iterations=0)
+MIXED = variant(bits=3, average_bits=4.3125, finer=True, iterations=0)
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +79,9 @@ def load(folder, spec, output):
 
 
 def unpacked(words, bits):
-    """Integers of 32-bit ``words`` (n, m), the lowest bits first: (n * 32 / bits, m)."""
-    shifts = np.arange(0, 32, bits, dtype=np.uint32)[None, :, None]
-    return ((words.view(np.uint32)[:, None, :] >> shifts) & (2**bits - 1)).reshape(-1, words.shape[1])
+    """Integers of ``bits`` in 32-bit ``words`` (n, m), one after another from the lowest bit: (n * 32 / bits, m)."""
+    each = (words.view(np.uint32)[:, None, :] >> np.arange(32, dtype=np.uint32)[None, :, None]) & 1
+    return (each.reshape(-1, bits, words.shape[1]) << np.arange(bits, dtype=np.uint32)[None, :, None]).sum(1)
 
 
 def by_hand(output):
@@ -149,6 +149,7 @@ def test_the_proof_counts_packed_matrices_by_their_bits(folder, nearest, mixed):
     # words of 32 bits, their constants of 4 bits and scales of 16 a group
     assert proof["weight_bytes"]["int32"] == PACKED // 2 + PACKED // GROUP // 2
     assert proof["weight_bytes"]["float16"] == 2 * PACKED // GROUP
+    assert proof["bits_per_weight"] == pytest.approx((PACKED * (4 + 20 / GROUP) + HEAD * 32) / (PACKED + HEAD))
     assert not_quantized(NEAREST, proof) is None
     found = load(folder, MIXED, mixed).proof()
     assert found["linear_quantized"] == PACKED and not_quantized(MIXED, found) is None
@@ -160,7 +161,7 @@ def test_the_proof_counts_packed_matrices_by_their_bits(folder, nearest, mixed):
 @needs_package
 def test_a_mix_keeps_its_average_and_gives_what_is_fused_the_same_bits(mixed):
     said = files.read_manifest(mixed)
-    assert set(said["weights_by_bits"]) <= {"2", "4", "8"} and len(said["weights_by_bits"]) > 1
+    assert set(said["weights_by_bits"]) <= {"3", "4", "5", "6", "8"} and len(said["weights_by_bits"]) > 1
     assert 3.5 < said["bits_per_weight"] <= 4.3125
     stored = load_file(mixed / "model.safetensors")
     bits = {name.removesuffix(".qweight"): 32 * len(part) for name, part in stored.items() if name.endswith("qweight")}

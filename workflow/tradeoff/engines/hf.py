@@ -215,7 +215,7 @@ def torch_proof(network, variant: Variant, step: Callable[[], object]) -> dict:
         "attention": network.config._attn_implementation,
         "attention_left_out": getattr(network, "attention_left_out", ""),
         **(published(network) if variant.checkpoint else {}),
-        **(packed.proof(network) if variant.quantizer == "auto-round" else {}),
+        **(packed.proof(network, found) if variant.quantizer == "auto-round" else {}),
     }
 
 

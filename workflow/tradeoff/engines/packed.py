@@ -7,14 +7,17 @@ loaded as it is stored, and what is no packed matrix is widened afterwards.
 
 import importlib
 import logging
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 import torch
 from torch import nn
 
+from workflow.tradeoff.engines.matrices import Matrix
 from workflow.tradeoff.errors import CellFailure
 
 STORED = torch.float16
+BESIDE = ("qzeros", "scales")
 
 
 def imported() -> None:
@@ -41,7 +44,14 @@ def widen(network: nn.Module, dtype: torch.dtype) -> None:
             parameter.data = parameter.data.to(dtype)
 
 
-def proof(network: nn.Module) -> dict:
-    """Which of AutoRound's kernels run."""
+def proof(network: nn.Module, found: Sequence[Matrix]) -> dict:
+    """Which of AutoRound's kernels run, and bits of a weight: the mean over ``found``, every matrix of a step, what
+    lies beside packed integers in.
+    """
+    layers = [dict(module.named_buffers(recurse=False)) for module in network.modules()]
+    beside = sum(part.nbytes for held in layers if "qweight" in held for name, part in held.items() if name in BESIDE)
+    bits = sum(matrix.weights * matrix.bits for matrix in found) + 8 * beside
+    bits_per_weight = bits / sum(matrix.weights for matrix in found)
     kernels = sorted(network.hf_quantizer.used_backends)
-    return {"kernels": kernels, "remarks": [f"AutoRound's kernels: {', '.join(kernels)}"]}
+    said = f"AutoRound's kernels: {', '.join(kernels)}; {bits_per_weight:.1f} bits a weight, the head among them"
+    return {"kernels": kernels, "bits_per_weight": bits_per_weight, "remarks": [said]}

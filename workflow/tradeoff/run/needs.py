@@ -83,7 +83,7 @@ def memory_mb(stage: str, size: Size, config: Mapping) -> int:
 
 def card_mb(size: Size, variant: Variant, config: Mapping) -> int:
     """Memory of a card that a cell's evaluation takes, in MB: weights, logits of a pass, and the driver's context."""
-    weights = size.parameters * (variant.bits or 16) / 8
+    weights = size.parameters * (variant.recipe.get("average_bits") or variant.bits or 16) / 8
     scores = 3 * 4 * config["evaluate"]["batch_tokens"] * size.vocabulary
     return 1000 + math.ceil((weights + scores) / 1e6)
 
