@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.bench import speeds
+from tests.bench import calibrated, speeds
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -13,3 +13,10 @@ def test_the_speeds_of_eight_billion_parameters():
 
 def test_the_speeds_beside_vllm():
     assert speeds.table([DOCS / "vllm" / "raw"]) in (DOCS / "vllm" / "README.md").read_text()
+
+
+def test_the_accuracy_of_learned_rounding():
+    rows = calibrated.table(
+        DOCS / "calibrated", "smollm2-135m", "torch-fp32", "nearest", ["nearest", "learned", "mixed"]
+    )
+    assert rows in (DOCS / "calibrated" / "README.md").read_text()
