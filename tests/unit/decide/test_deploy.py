@@ -5,6 +5,7 @@ import runpy
 import subprocess
 import sys
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from urllib import request
 from urllib.error import HTTPError
@@ -19,7 +20,7 @@ from workflow.tradeoff.decide import deploy
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.evaluate import generation
 from workflow.tradeoff.files import write_json, write_manifest
-from workflow.tradeoff.prepare import export
+from workflow.tradeoff.prepare import auto_round, export
 from workflow.tradeoff.variants import VARIANTS, build
 
 TEMPLATES = Path(__file__).parents[3] / "report" / "deploy"
@@ -242,6 +243,24 @@ def test_autorounds_files_are_served_by_the_kernels_that_were_measured(study):
     own = deployed(study, ["vllm-w4a16"], device="cuda") / "llama/vllm-w4a16"
     text = (own / "README.md").read_text()
     assert f"vllm serve {folder.as_posix()} --served-model-name llama --dtype float16 --max" in text
+
+
+@pytest.mark.skipif(find_spec("auto_round") is None, reason="auto-round is not in this environment")
+def test_what_is_served_of_autorounds_files_writes_what_was_measured(study, monkeypatch):
+    recipe = {"quantizer": "auto-round", "bits": 4, "group": 32, "iterations": 0}
+    monkeypatch.setitem(VARIANTS, "rounded", build("rounded", {"engine": "hf", "recipe": recipe}))
+    variant, model = VARIANTS["rounded"], study / "models/llama"
+    folder = deploy.artifact(study, "llama", variant)
+    flags = ["--model-folder", model, "--recipe", json.dumps(dict(variant.recipe)), "--device", "cpu", "--threads", "1"]
+    auto_round.main([*map(str, flags), "--output", str(folder)])
+    prompting = json.loads((study / "quality/llama/torch-fp32.json").read_text())["prompting"]
+    write_json(study / "quality/llama/rounded.json", {"generated": [], "prompting": prompting})
+    program = runpy.run_path(str(deployed(study, ["rounded"]) / "llama/rounded/serve.py"))
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    asked = tokenizer.apply_chat_template([{"role": "user", "content": "Hello?"}], add_generation_prompt=True)
+    asked = asked if isinstance(asked, list) else asked["input_ids"]
+    engine = engines.load(variant, folder, model, "cpu", 1)
+    assert program["answer"](program["Model"](), "Hello?", NEW) == generation.greedy(engine, asked, NEW, {256})
 
 
 def test_without_a_winner_the_end_says_so(study):
