@@ -8,10 +8,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import fcntl
 import shutil
 import sys
+from collections.abc import Iterator
 
 import pytest
 
 from tests import studies
+from workflow.tradeoff.variants import VARIANTS
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -25,6 +27,15 @@ def seeded() -> None:
     """The same random weights in every run: a test that fails fails again."""
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    """What a test defines beside the presets is gone after it, whichever test runs next in this process."""
+    before = set(VARIANTS)
+    yield
+    for name in set(VARIANTS) - before:
+        del VARIANTS[name]
 
 
 @pytest.fixture(scope="session")

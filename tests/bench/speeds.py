@@ -42,7 +42,8 @@ def line(path: Path) -> list[str]:
 def table(folders: Iterable[Path]) -> str:
     """The lines as markdown, for all files in ``folders``."""
     lines = [HEAD, ["---", *["---:"] * (len(HEAD) - 1)]]
-    lines += [line(path) for folder in folders for path in sorted(folder.glob("*.json"))]
+    cells = [path for folder in folders for path in sorted(folder.glob("*.json"))]
+    lines += [line(path) for path in cells if json.loads(path.read_text())["status"] == "ok"]
     return "\n".join(f"| {' | '.join(words)} |" for words in lines)
 
 

@@ -15,6 +15,10 @@ def test_the_speeds_beside_vllm():
     assert speeds.table([DOCS / "vllm" / "raw"]) in (DOCS / "vllm" / "README.md").read_text()
 
 
+def test_the_speeds_on_an_h100():
+    assert speeds.table([DOCS / "h100" / "raw" / "speed"]) in (DOCS / "h100" / "README.md").read_text()
+
+
 def test_the_accuracy_of_learned_rounding():
     rows = calibrated.table(
         DOCS / "calibrated", "smollm2-135m", "torch-fp32", "nearest", ["nearest", "learned", "mixed"]

@@ -16,14 +16,6 @@ DOCUMENTED = (ROOT / "config" / "README.md").read_text()
 G128 = {"engine": "onnx", "recipe": {"quantizer": "matmul-nbits", "bits": 4, "block": 128, "symmetric": False}}
 
 
-@pytest.fixture
-def own():
-    """Variants that a test defines are forgotten after it."""
-    yield
-    for name in set(VARIANTS) - set(variants.PRESETS):
-        del VARIANTS[name]
-
-
 def settings():
     for quantizer, entry in schema()["quantizers"].items():
         for key, part in entry["properties"].items():
@@ -130,7 +122,7 @@ def test_a_name_can_be_a_file_s(name):
 
 
 @pytest.mark.parametrize("stage", ["evaluate.__main__", "evaluate.diagnose", "measure.__main__", "measure.sample"])
-def test_a_stage_takes_a_variant_that_its_own_flag_defines(stage, own, capsys):
+def test_a_stage_takes_a_variant_that_its_own_flag_defines(stage, capsys):
     """Of its flags only the variant is given, so it ends with those that are missing; its name is none of them."""
     words = ["--define", json.dumps({"own": G128}), "--variant", "own"]
     with pytest.raises(SystemExit):
@@ -144,7 +136,7 @@ def test_a_preset_is_not_defined_again():
         variants.define({"bnb-nf4": G128})
 
 
-def test_a_stage_knows_what_its_flags_define(own):
+def test_a_stage_knows_what_its_flags_define():
     variants.define({"int4-g128": G128})
     flags = variants.flags("int4-g128", "torch-fp32")
     assert variants.flags("torch-fp32") == [] and json.loads(flags[1]).keys() == {"int4-g128"}

@@ -152,6 +152,15 @@ def test_keys_and_values_are_kept_as_the_variant_says(engine, folder):
     assert kept.arguments(folder)["kv_cache_dtype"] == kept.proof()["cache_type"] == "fp8"
 
 
+def test_an_fp8_cache_of_float16_is_unsupported_where_the_attention_has_none(folder, library, monkeypatch):
+    def refuse(args):
+        raise RuntimeError("For FP16/BF16 input, output must have the same dtype as inputs. " + vllm.FP8_OUTPUT)
+
+    monkeypatch.setattr(fake_vllm.LLMEngine, "from_engine_args", refuse)
+    with pytest.raises(CellFailure, match=r"unsupported: vLLM does not run this: .* dtype: bfloat16"):
+        vllm.VllmEngine(library, KV8, folder, "cpu")
+
+
 def test_an_architecture_that_vllm_lacks_is_unsupported(folder, library, monkeypatch):
     def refuse(args):
         raise ValueError("Model architectures ['Odd'] are not supported for now.\nSupported: many")

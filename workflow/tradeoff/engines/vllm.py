@@ -26,6 +26,7 @@ ENVIRONMENT = {
     "VLLM_USE_FLASHINFER_SAMPLER": "0",  # built at its first use, for a sampling that greedy decoding never does
 }
 FP8_LEAST = (8, 9)  # compute capability from which a card multiplies in FP8
+FP8_OUTPUT = "For FP8 input, output must have dtype BF16"  # of vLLM's FlashAttention 3, seen on an H100
 BLOCK = 16  # tokens of a block of the cache, of which vLLM may make larger ones
 SLAB = 1 << 28  # log-probabilities that a pass of scoring gives: 1 GiB in float32
 EMPTY_STEPS = 10_000  # after which an engine that gives nothing is stuck
@@ -73,10 +74,15 @@ class VllmEngine:
         self.reserved = 0
         try:
             self.engine = library.LLMEngine.from_engine_args(library.EngineArgs(**self.arguments(artifact)))
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:
+            first = next(iter(str(error).strip().splitlines()), "")
             if "not supported" in str(error):
-                first = str(error).strip().splitlines()[0]
                 raise CellFailure("unsupported", f"vLLM does not run this: {first}") from error
+            if FP8_OUTPUT in first:
+                words = (
+                    "its attention on this card reads an FP8 cache for bfloat16 alone: give the recipe dtype: bfloat16"
+                )
+                raise CellFailure("unsupported", f"vLLM does not run this: {words}") from error
             raise
         self.vocabulary = self.engine.model_config.get_vocab_size()
         self.runner = self.engine.collective_rpc(lambda worker: worker.model_runner)[0]
