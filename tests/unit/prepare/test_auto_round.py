@@ -199,12 +199,19 @@ def test_a_text_is_cut_into_pieces_of_whole_lines_that_are_long_enough():
         calibration.pieces(rows, tokenizer, 4, 5)
 
 
-def test_without_the_package_both_making_and_running_are_unsupported(monkeypatch):
-    monkeypatch.setitem(sys.modules, "auto_round", None)
-    with pytest.raises(CellFailure, match="unsupported: the package auto-round is not installed here: `make env`"):
-        auto_round.imported()
-    monkeypatch.setattr(packed, "find_spec", lambda name: None)
-    with pytest.raises(CellFailure, match=r"unsupported: .*auto-round, which is not installed here: `make env`"):
+def test_without_the_package_both_making_and_running_are_unsupported(folder, monkeypatch):
+    class Absent:
+        def find_spec(self, name, path=None, target=None):
+            if name == "auto_round":
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    for name in [name for name in sys.modules if name.partition(".")[0] == "auto_round"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Absent(), *sys.meta_path])
+    said = "unsupported: the package auto-round is not installed here: `make env`"
+    with pytest.raises(CellFailure, match=said):
+        auto_round.make(folder / "model", folder, dict(NEAREST.recipe), None, "cpu")
+    with pytest.raises(CellFailure, match=said):
         packed.config("cpu")
 
 

@@ -46,13 +46,14 @@ class Cache:
         return values * size // block
 
 
+DEFAULT = Cache()  # as llama.cpp has it by itself
 EXACT = Cache("f32", library.FLASH_OFF)  # to compare with torch
 
 
 def load(variant: Variant, artifact: Path, model: Path, device: str, threads: int) -> "LlamaEngine":
     torch.set_num_threads(threads)
     layers = variant.option("gpu_layers", ALL_LAYERS) if device == "cuda" else 0
-    cache = Cache(variant.option("cache_type", Cache.type))
+    cache = Cache(variant.options["cache_type"])
     return LlamaEngine(artifact / FILE, variant.bits or None, device, threads, layers, cache)
 
 
@@ -140,12 +141,12 @@ class LlamaEngine:
     """cache: how keys and values are kept, by llama.cpp's defaults where nobody says otherwise."""
 
     def __init__(
-        self, file: Path, bits: int | None, device: str, threads: int, gpu_layers: int, cache: Cache | None = None
+        self, file: Path, bits: int | None, device: str, threads: int, gpu_layers: int, cache: Cache = DEFAULT
     ):
         self.lib = library.open_library()
         if device == "cuda" and not self.lib.llama_supports_gpu_offload():
             raise CellFailure("unsupported", f"this build of llama.cpp ({library.PACKAGE}'s wheel) has no GPU backend")
-        self.file, self.bits, self.threads, self.cache = file, bits, threads, cache or Cache()
+        self.file, self.bits, self.threads, self.cache = file, bits, threads, cache
         self.device = torch.device(device)
         library.log.clear()
         library.facts.clear()

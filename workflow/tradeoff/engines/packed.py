@@ -8,7 +8,6 @@ loaded as it is stored, and what is no packed matrix is widened afterwards.
 import importlib
 import logging
 from collections.abc import Sequence
-from importlib.util import find_spec
 
 import torch
 from torch import nn
@@ -20,14 +19,17 @@ STORED = torch.float16
 BESIDE = ("qzeros", "scales")
 
 
-def imported() -> None:
-    """Import the package auto-round, quiet; CellFailure where it is not installed."""
-    if find_spec("auto_round") is None:
-        raise CellFailure(
-            "unsupported", "these files need the package auto-round, which is not installed here: `make env` brings it"
-        )
-    importlib.import_module("auto_round.inference.convert_model")
+def imported(name: str = "auto_round.inference.convert_model"):
+    """A module of the package auto-round, quiet; CellFailure where it is not installed."""
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != "auto_round":
+            raise
+        words = "the package auto-round is not installed here: `make env` brings it"
+        raise CellFailure("unsupported", words) from error
     logging.getLogger("autoround").setLevel(logging.ERROR)
+    return module
 
 
 def config(device: str):

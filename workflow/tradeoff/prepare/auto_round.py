@@ -13,7 +13,6 @@ stays in floats is written in float16, as the scales are.
 
 import importlib
 import json
-import logging
 import os
 import shutil
 import tempfile
@@ -28,12 +27,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
 from workflow.tradeoff import errors, files, variants
+from workflow.tradeoff.engines import packed
 from workflow.tradeoff.errors import CellFailure
 from workflow.tradeoff.prepare import calibration
+from workflow.tradeoff.run.needs import LEARNED_BATCH
 
 PACKAGE = "auto-round"
-MISSING = "the package auto-round is not installed here: `make env` brings it"
-BATCH = 4  # pieces of text that a step learns from
 SCORED = 16  # pieces, at most, that tell how much each matrix matters
 TOGETHER = [["q_proj", "k_proj", "v_proj"], ["gate_proj", "up_proj"]]
 PACKED = 32  # outputs that fill whole numbers of 32 bits, whatever their bits
@@ -46,7 +45,8 @@ def make(model: Path, folder: Path, recipe: dict, text: dict | None, device: str
     text: the calibration corpus, where the recipe needs one. Raises CellFailure where the model's matrices do not fit
     the recipe, or the file that came out is not what was asked for.
     """
-    library = imported()
+    os.environ["AR_DISABLE_DATASET_SUBPROCESS"] = "1"
+    library = packed.imported("auto_round")
     tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True, trust_remote_code=False)
     network = AutoModelForCausalLM.from_pretrained(
         model,
@@ -83,26 +83,13 @@ def make(model: Path, folder: Path, recipe: dict, text: dict | None, device: str
     return {"auto_round": metadata.version(PACKAGE), "device": device, "calibration": learned, **said}
 
 
-def imported():
-    """The module auto_round, quiet; CellFailure where it is not installed."""
-    os.environ["AR_DISABLE_DATASET_SUBPROCESS"] = "1"
-    try:
-        library = importlib.import_module("auto_round")
-    except ModuleNotFoundError as error:
-        if error.name != "auto_round":
-            raise
-        raise CellFailure("unsupported", MISSING) from error
-    logging.getLogger("autoround").setLevel(logging.ERROR)
-    return library
-
-
 def settings(recipe: dict, device: str) -> dict:
     """What AutoRound is told beside the scheme."""
     known = {
         "iters": recipe["iterations"],
         "nsamples": recipe["samples"],
         "seqlen": recipe["length"],
-        "batch_size": min(BATCH, recipe["samples"]),
+        "batch_size": min(LEARNED_BATCH, recipe["samples"]),
         "seed": recipe["seed"],
         "enable_torch_compile": False,
         "amp": device != "cpu",
@@ -127,7 +114,7 @@ def scheme(library, recipe: dict):
         shared_layers=TOGETHER,
         nsamples=min(SCORED, recipe["samples"]),
         seqlen=recipe["length"],
-        batch_size=min(BATCH, recipe["samples"]),
+        batch_size=min(LEARNED_BATCH, recipe["samples"]),
     )
 
 
