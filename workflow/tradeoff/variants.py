@@ -160,6 +160,11 @@ class Variant:
         return schema()["engines"][self.engine].get("environment", "")
 
     @property
+    def variables(self) -> Mapping[str, str]:
+        """Environment variables that its engine gets where it is measured and where it is served: of packed files."""
+        return {} if self.family == "model" else schema()["engines"][self.engine].get("variables", {})
+
+    @property
     def words(self) -> str:
         """What runs, for people who do not know its name: ``ONNX Runtime, 4-bit weights``."""
         weights = f"{self.bits}-bit weights" if self.bits else "weights as published"

@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -227,7 +228,13 @@ def test_a_cache_of_fewer_bits_is_served_as_it_was_measured(study, monkeypatch):
     assert '"--kv-cache-dtype", "fp8"' in (own / "serve.py").read_text()
 
 
-def test_autorounds_files_are_served_by_the_kernels_that_were_measured(study):
+class Ended:
+    """A server that ended at once."""
+
+    poll = staticmethod(lambda: 1)
+
+
+def test_autorounds_files_are_served_by_the_kernels_that_were_measured(study, monkeypatch):
     """transformers with the package that reads them, in the type that was measured; vLLM by itself."""
     folder = study / "artifacts/llama" / VARIANTS["autoround-int4"].artifact
     folder.mkdir(parents=True, exist_ok=True)
@@ -242,7 +249,14 @@ def test_autorounds_files_are_served_by_the_kernels_that_were_measured(study):
         assert ("parameter.data.to(torch.float32)" in text) is widened
     own = deployed(study, ["vllm-w4a16"], device="cuda") / "llama/vllm-w4a16"
     text = (own / "README.md").read_text()
-    assert f"vllm serve {folder.as_posix()} --served-model-name llama --dtype float16 --max" in text
+    without = "VLLM_DISABLED_KERNELS=HummingLinearKernel"
+    assert f"\n{without} vllm serve {folder.as_posix()} --served-model-name llama --dtype float16 --max" in text
+    program, started = runpy.run_path(str(own / "serve.py")), []
+    monkeypatch.setattr(subprocess, "Popen", lambda words, **more: started.append(more["env"]) or Ended)
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    with pytest.raises(SystemExit, match="ended"):
+        program["Model"](port=1)
+    assert started[0]["VLLM_DISABLED_KERNELS"] == "HummingLinearKernel" and started[0]["PATH"]
 
 
 @pytest.mark.skipif(find_spec("auto_round") is None, reason="auto-round is not in this environment")

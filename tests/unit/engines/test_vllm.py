@@ -1,5 +1,6 @@
 """vLLM's engine against eager transformers, over a stand-in that answers in vLLM's forms; and what it counts."""
 
+import os
 import sys
 from types import SimpleNamespace
 
@@ -173,13 +174,24 @@ def test_an_architecture_that_vllm_lacks_is_unsupported(folder, library, monkeyp
 def test_without_the_package_or_the_card_it_is_unsupported(monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(CellFailure, match="unsupported: the package vllm is not installed"):
-        vllm.imported()
+        vllm.imported(VARIANTS["vllm-fp16"])
     with pytest.raises(CellFailure, match=r"capability 8\.9, and Tesla T4 has 7\.5"):
         vllm.check_card(VARIANTS["vllm-fp8"], (7, 5), "Tesla T4")
     with pytest.raises(CellFailure, match=r"capability 8\.9, and Tesla T4 has 7\.5"):
         vllm.check_card(KV8, (7, 5), "Tesla T4")
     vllm.check_card(VARIANTS["vllm-fp16"], (7, 5), "Tesla T4")
     vllm.check_card(VARIANTS["vllm-fp8"], (9, 0), "NVIDIA H100")
+
+
+def test_packed_files_run_without_the_kernel_that_does_not_end(library, monkeypatch):
+    monkeypatch.setitem(sys.modules, "vllm", library)
+    monkeypatch.delenv("VLLM_DISABLED_KERNELS", raising=False)
+    for name in vllm.ENVIRONMENT:
+        monkeypatch.setenv(name, "")  # so that what is set here ends with this test
+    vllm.imported(VARIANTS["vllm-fp16"])
+    assert "VLLM_DISABLED_KERNELS" not in os.environ
+    vllm.imported(VARIANTS["vllm-w4a16"])
+    assert os.environ.pop("VLLM_DISABLED_KERNELS") == "HummingLinearKernel"
 
 
 def test_the_proof_says_what_ran(engine):

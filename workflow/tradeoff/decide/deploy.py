@@ -97,7 +97,8 @@ def vllm_serve(folder: Path, name: str, variant: Variant, context: int) -> str:
     words += ["--max-num-seqs", str(variant.option("sequences"))]
     words += ["--kv-cache-dtype", variant.cache_type] if variant.cache_type else []
     words += ["--enforce-eager"] if variant.option("eager") else []
-    return shlex.join([*words, "--host", "127.0.0.1", "--port", "8000"])
+    told = "".join(f"{name}={shlex.quote(value)} " for name, value in variant.variables.items())
+    return told + shlex.join([*words, "--host", "127.0.0.1", "--port", "8000"])
 
 
 def _threads(row: Mapping) -> int:
@@ -165,6 +166,7 @@ def describe(options, entry: Mapping, row: Mapping, environment: Mapping) -> dic
         "room": min(CONTEXT, context),
         "options": variant.options,
         "cache_type": variant.cache_type,
+        "variables": variant.variables,
         "layers": layers if device == "cuda" else 0,
         "folder": folder.as_posix(),
         "artifact": folder.relative_to(options.results).as_posix(),

@@ -35,14 +35,14 @@ GREEDY = {"temperature": 0.0, "ignore_eos": True, "detokenize": False}
 
 def load(variant: Variant, artifact: Path, model: Path, device: str, threads: int) -> "VllmEngine":
     torch.set_num_threads(threads)
-    library = imported()
+    library = imported(variant)
     check_card(variant, torch.cuda.get_device_capability(0), torch.cuda.get_device_name(0))
     return VllmEngine(library, variant, artifact, device)
 
 
-def imported():
+def imported(variant: Variant):
     """The module vllm; CellFailure where it is not installed."""
-    os.environ.update(ENVIRONMENT)  # vLLM reads them when it is imported
+    os.environ.update(ENVIRONMENT | variant.variables)  # vLLM reads them when it is imported
     try:
         return importlib.import_module("vllm")
     except ModuleNotFoundError as error:
