@@ -27,12 +27,15 @@ GROUPS: dict[str, dict[str, str]] = {
         "device": "cpu or cuda.",
         "threads": "CPU threads that really computed.",
         "parameters": "Parameters of the model.",
+        "weights_from": "Of a model whose checkpoint is a GGUF file of quantized weights: what they lie in there. "
+        "Every other precision was made from these, the baseline's too, so no change of accuracy here has in it what "
+        "that file lost.",
         "size_class": "Small below 1e9 parameters, medium to 6e9, large above.",
     },
     "Speed": {
         **_with_interval(
             "decode_tokens_per_s",
-            "Tokens a second while a long answer is written, one user, the prompt already read. Median over fresh "
+            "Tokens a second while an answer is written, one user, the prompt already read. Median over fresh "
             "processes. The interval is over these processes: Student's t on their logarithms below 8 of them, a "
             "bootstrap from 8 on.",
         ),
@@ -50,10 +53,14 @@ GROUPS: dict[str, dict[str, str]] = {
             "taken turn by turn, so a machine that drifts cancels out. Below 1 is slower. The interval is Student's t "
             "over pairs of processes, each by its median turn; it allows for stopping when it was narrow enough.",
         ),
+        "baseline_tokens_per_s": "The baseline's own tokens a second in the processes that took turns with the cell's: "
+        "what speedup compares with. Another figure than in the baseline's row, which was taken at another time.",
+        "baseline_ttft_ms": "The baseline's time to first token in these processes, which ttft_ratio compares with.",
         "speed_verdict": "faster or slower when the whole interval of the speedup is on that side of 1, else tie.",
         "study_tokens_per_s": "Tokens a second by the study's protocol: its short prompt, 10 new tokens, the whole "
         "generate call timed, reading the prompt included. New tokens divided by mean seconds.",
         "study_s_mean": "Mean seconds of such a call.",
+        "study_s_median": "Median seconds of such a call: far below the mean where one call went astray.",
         "study_s_sd": "Standard deviation of these seconds, as the study gives it.",
         **_with_interval(
             "study_speedup",
@@ -81,6 +88,9 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "Memory": {
         "disk_mb": "Size of the files, in units of 1,000,000 bytes as everywhere here.",
+        "bits_per_weight": "Mean bits of a weight that a step multiplies by, scales included; empty where the "
+        "precision says it.",
+        "cache_tokens": "Tokens that cache_mb is of.",
         "weight_mb": "Weights as they lie in memory, scales and other constants of quantization included.",
         "cache_mb": "Keys and values kept for the measured length; 0 without a cache. Grows with the text.",
         "memory_mb": "weight_mb + cache_mb: what the model itself needs, whatever the libraries around it take.",

@@ -9,6 +9,7 @@ quantizer can be told stands in ``workflow/schemas/variants.yaml``, with default
 
 import argparse
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -168,11 +169,18 @@ class Variant:
     def words(self) -> str:
         """What runs, for people who do not know its name: ``ONNX Runtime, 4-bit weights``."""
         weights = f"{self.bits}-bit weights" if self.bits else "weights as published"
+        weights += " and activations" if self.quantizer == "dynamic" else ""
+        weights += f" in blocks of {self.recipe['block']}" if "block" in self.recipe else ""
         weights += ", some of 8 bits" if self.recipe.get("wider", "none") != "none" else ""
         if average := self.recipe.get("average_bits"):
             weights = f"weights of {', '.join(map(str, widths(self.recipe)))} bits, {average:g} on average"
         weights += f", keys and values in {self.cache_type}" if self.cache_type else ""
         return f"{schema()['engines'][self.engine]['title']}, {weights}"
+
+    def told(self, bits_per_weight: float | None) -> str:
+        """``words``, and how many bits a weight was seen to have on average where the name does not say it."""
+        known = bits_per_weight is not None and not math.isnan(bits_per_weight)
+        return self.words + (f", {bits_per_weight:.1f} bits each on average" if known else "")
 
     def option(self, key, default=None):
         return self.options.get(key, default)

@@ -23,6 +23,9 @@ OBJECTIVES = {
     "throughput": "most tokens a second, prompts included",
 }
 
+# the study's scenarios that an answer leads with, and what each is for
+LEADS = {"balanced": "For everyday use", "speed-critical": "For speed", "memory-constrained": "For the least memory"}
+
 # of a claim of the study
 STANDS, FALLS, NOT_CHECKED = "stands", "does not stand", "not checked"
 VERDICTS = (STANDS, FALLS, NOT_CHECKED)

@@ -1,6 +1,7 @@
 """What is recommended, and in which words: nothing that nobody serves, nothing slower than the baseline unasked."""
 
 import math
+import re
 
 import pytest
 
@@ -80,8 +81,14 @@ def test_without_accuracy_the_answer_is_by_speed_and_memory_and_says_so(tmp_path
 
 def test_the_answer_explains_its_words(cpu):
     answer = decided(cpu)["answer"]
-    assert answer[0].startswith("For everyday use") and "run onnx-int8-kv (ONNX Runtime, 8-bit weights)" in answer[1]
-    assert "A token is a piece of a word" in answer[3] and "nobody serves them: onnx-fp32, onnx-int8." in answer[4]
+    assert (
+        answer[0].startswith("For everyday use")
+        and "run onnx-int8-kv (ONNX Runtime, 8-bit weights and activations)" in answer[1]
+    )
+    assert (
+        "A token is a piece of a word" in answer[3]
+        and "For comparison only: onnx-fp32, onnx-int8 (it keeps no past" in answer[4]
+    )
     assert "within these limits" in decided(cpu, small={"objective": "speed", "max_memory_gb": 0.001})["answer"][0]
 
 
@@ -114,4 +121,37 @@ def test_a_configs_own_scenarios_lead_and_one_that_the_baseline_wins_says_so(cpu
     asked = {**own, "memory-constrained": {"objective": "memory"}}
     said = decided((rows, cpu[1]), **asked)["answer"]
     assert [line.split(" (")[0] for line in said[:-2]] == ["a-chat", "b-batch", "c", "d", "e"]
-    assert all("nothing that can be deployed beats the baseline, so keep torch-fp32" in line for line in said[:5])
+    assert "nothing that can be deployed beats the baseline, so keep torch-fp32" in said[0]
+    assert all(line.endswith("): the same.") for line in said[1:5])
+
+
+def test_figures_of_an_answer_have_their_intervals_and_the_whole_process(cpu):
+    second = decided(cpu)["answer"][1]
+    assert re.search(r"tokens/s, [\d.]+ \[[\d.]+, [\d.]+\] times as fast as the baseline beside it; ", second)
+    assert re.search(r"MB of weights and cache for \d+ tokens, [\d,.]+ MB the whole process at most", second)
+    assert re.search(r"perplexity \+[\d.]+ \[[+-][\d.]+, [+-][\d.]+\] %", second)
+
+
+def test_a_model_that_came_quantized_is_said_where_the_answer_stands(cpu):
+    rows = [row for row in cpu[0] if row["variant"] in ("torch-fp32", "torch-bf16")]
+    rows.append({**rows[-1], "variant": "gguf-source", "bits_per_weight": 5.74, "speedup": 3.0, "speedup_low": 2.9})
+    assert not any("weights come from" in line for line in decided((rows, cpu[1]))["answer"])
+    rows = [{**row, "weights_from": "a GGUF file of 5.7 bits a weight (Q4_1 79%, Q8_0 21%)"} for row in rows]
+    answer = decided((rows, cpu[1]))["answer"]
+    assert "run gguf-source (llama.cpp, weights as published, 5.7 bits each on average)" in answer[0]
+    assert "was fetched as a GGUF file of 5.7 bits a weight (Q4_1 79%, Q8_0 21%)" in answer[3]
+    assert "gguf-source is that file itself" in answer[3] and "in no figure here" in answer[3]
+
+
+def test_slow_and_small_is_advised_for_memory_only_where_nothing_faster_is_as_small(cpu):
+    rows = [row for row in cpu[0] if row["variant"] in ("torch-fp32", "bnb-int8")]
+    assert "for memory only" in decided((rows, cpu[1]))["hardware"][0]["advice"]
+    slow = rows[-1]
+    better = {**slow, "variant": "gguf-q8_0", "speedup": 3.0, "speed_verdict": "faster", "memory_mb": 0.5}
+    advice = decided(([*rows, better], cpu[1]))["hardware"][0]["advice"]
+    assert (
+        "memory only" not in advice
+        and "where tiny-a/gguf-q8_0 is faster and no larger, and by its figure no less" in advice
+    )
+    worse = {**better, "degradation_pct": slow["degradation_pct"] + 1}
+    assert "for memory only" in decided(([*rows, worse], cpu[1]))["hardware"][0]["advice"]

@@ -232,7 +232,7 @@ def test_advice_is_short_and_the_whole_sentence_stands_nowhere_else(decision):
         assert len(entry["cell"]) < 100 and entry["cell"] != entry["text"]
     for lines in (decision["use_cases"], decision["quality_aware"], decision["selection_matrix"]):
         assert not any("of weights and cache" in str(value) for line in lines for value in line.values())
-    assert all(len(line) < 400 for line in decision["answer"])
+    assert all(len(line) < 420 for line in decision["answer"])
 
 
 def test_refusals_stand_together_under_what_they_fail(rows):

@@ -182,6 +182,13 @@ def test_the_folder_says_what_it_is_and_what_was_measured(study, output):
     assert "20 tokens/s" in text and "2 times as fast [1.9, 2.1]" in text and "Test CPU, 1 thread" in text
     assert f"python {output}/llama/onnx-fp32-kv/serve.py" in text and f"onnxruntime=={version('onnxruntime')}" in text
     assert "nan" not in text and "None" not in text and "s-onnx-fp32-kv" in text
+    assert "| weights and cache | 3.5 MB |" in text and "fetched as" not in text
+    more = {"cache_mb": 0.5, "cache_tokens": 32, "weights_from": "a GGUF file of 5.7 bits a weight (Q4_1 100%)"}
+    text = (deployed(study, ["onnx-fp32-kv"], **more) / "llama/onnx-fp32-kv/README.md").read_text()
+    assert "| weights and cache of 32 tokens | 3.5 MB |" in text
+    assert "| cache of the 512 tokens that it serves, at most | 8 MB |" in text  # 0.5 MB for 32
+    assert "was fetched as a GGUF file of 5.7 bits a weight" in text and "in no figure below" in text
+    deployed(study, SERVED)
     index = json.loads((output / "deploy.json").read_text())
     assert [entry["variant"] for entry in index] == list(SERVED)
     assert f"python {output}/llama/torch-fp32/serve.py" in (output / "command.txt").read_text()

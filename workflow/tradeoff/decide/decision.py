@@ -25,6 +25,7 @@ DEFAULT_SCENARIOS = {
     "small-model": {"objective": "speed", "max_degradation_pct": 2, "max_parameters": 1_000_000_000},
 }
 BOUNDS = [1, 5, 10]
+LATER = ("bits_per_weight", "cache_tokens")  # columns that tables of an older run do not have
 OF_MACHINES = ("costs", "study_hardware")  # of a study of several kinds of machine
 CSVS = ("pareto", "scenarios", "selection_matrix", "cost_benefit", "quality_aware", "use_cases")
 EMPTY = {"pareto": ["model", "variant", "on_front", "dominated_by"], "costs": list(costs.COLUMNS)}
@@ -47,6 +48,7 @@ def read(tables: Path) -> tuple[list[dict], pd.DataFrame]:
         "speed_verdict",
         "quality_verdict",
         "machine",
+        "weights_from",
     }
     rows = [
         {name: (None if name in words and pd.isna(value) else value) for name, value in row.items()}
@@ -54,6 +56,9 @@ def read(tables: Path) -> tuple[list[dict], pd.DataFrame]:
     ]
     for row in rows:  # tables of an older run do not say
         row.setdefault("deployable", "no" if VARIANTS[row["variant"]].reference else "yes")
+        row.setdefault("weights_from", None)
+        for name in LATER:
+            row.setdefault(name, math.nan)
     resources = tables / "resources.csv"
     empty = pd.DataFrame(columns=["rule", "of", "s"])
     return rows, pd.read_csv(resources) if resources.is_file() else empty

@@ -116,8 +116,11 @@ def packages(variant: Variant, libraries: Mapping[str, str]) -> list[str]:
     return [f"{name}=={libraries[name]}" if name in libraries else name for name in wanted]
 
 
-def figures(row: Mapping) -> list[tuple[str, str]]:
-    """What a winner was measured at, in words; a figure that is not known is left out."""
+def figures(row: Mapping, room: int) -> list[tuple[str, str]]:
+    """What a winner was measured at, in words; a figure that is not known is left out. room: tokens that it serves."""
+    tokens = row["cache_tokens"]
+    known = not pd.isna(tokens)
+    full = row["cache_mb"] / tokens * room if known else None
 
     def within(name: str, form: str, ends: str = "") -> str:
         low, high = (row[(ends or f"{name}_{{}}").format(end)] for end in ("low", "high"))
@@ -129,7 +132,8 @@ def figures(row: Mapping) -> list[tuple[str, str]]:
         ("speed, one user", within("decode_tokens_per_s", "{} tokens/s")),
         (f"against {row['baseline']}", within("speedup", "{} times as fast")),
         ("time to the first token", within("ttft_ms", "{} ms")),
-        ("weights and cache", f"{number(row['memory_mb'])} MB"),
+        ("weights and cache" + (f" of {number(tokens)} tokens" if known else ""), f"{number(row['memory_mb'])} MB"),
+        (f"cache of the {number(room)} tokens that it serves, at most", f"{number(full)} MB" if full else ""),
         ("most memory of the process", f"{number(max(row['peak_mb'], row['load_peak_mb']))} MB"),
         ("change of perplexity", within("degradation_pct", "{}%", "degradation_{}_pct")),
     ]  # fmt: skip
@@ -153,6 +157,7 @@ def describe(options, entry: Mapping, row: Mapping, environment: Mapping) -> dic
     layers = variant.option("gpu_layers", ALL_LAYERS)
     layers = ALL_LAYERS if layers < 0 else layers
     prompting = quality.get("prompting") or PLAIN
+    rooms = {"llama-server": min(CONTEXT, context), "vllm": min(variant.option("length", context), context)}
     program = options.output / entry["model"] / entry["variant"] / PROGRAM
     return {
         **entry,
@@ -163,7 +168,7 @@ def describe(options, entry: Mapping, row: Mapping, environment: Mapping) -> dic
         "device": device,
         "threads": _threads(row),
         "context": context,
-        "room": min(CONTEXT, context),
+        "room": rooms["llama-server"],
         "options": variant.options,
         "cache_type": variant.cache_type,
         "variables": variant.variables,
@@ -180,7 +185,9 @@ def describe(options, entry: Mapping, row: Mapping, environment: Mapping) -> dic
         "command": command(program),
         "llama_server": llama_server(folder, variant, row, context) if variant.deploy == "llama-server" else "",
         "vllm_serve": vllm_serve(folder, entry["model"], variant, context) if variant.deploy == "vllm" else "",
-        "figures": figures(row),
+        "figures": figures(row, rooms.get(variant.deploy, context)),
+        "weights_from": row["weights_from"],
+        "source_itself": variant.recipe.get("type") == "source",
         "machine": options.machine,
         "environment_digest": environment.get("digest"),
         "commit": (environment.get("git") or {}).get("commit"),

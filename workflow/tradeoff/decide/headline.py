@@ -2,17 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 
-from workflow.tradeoff.decide import advice, scenarios
+from workflow.tradeoff.decide import advice, phrases, scenarios
 from workflow.tradeoff.variants import VARIANTS
-from workflow.tradeoff.words import OBJECTIVES, number
+from workflow.tradeoff.words import LEADS, OBJECTIVES, number
 
-# the study's scenarios that lead, and what each is for
-LEADS = {"balanced": "For everyday use", "speed-critical": "For speed", "memory-constrained": "For the least memory"}
 LAST = "small-model"  # the fourth of the study's, which no reader asks first
 MOST = 5
+AGAIN = "\0"  # in a sentence: what comes before it is the answer, what follows belongs to one scenario alone
 READ = (
-    "A token is a piece of a word; speed is tokens a second while an answer is written. Perplexity says how unsure a "
-    "model is of text that people wrote: higher is worse."
+    "A token is a piece of a word; speed is tokens a second while an answer is written, its prompt already read. "
+    "Perplexity: how unsure a model is of text that people wrote; higher is worse. Brackets: 95% intervals."
 )
 
 
@@ -24,12 +23,17 @@ def leading(answers: Sequence[Mapping]) -> list[str]:
 
 
 def lines(rows: Sequence[Mapping], answers: Sequence[Mapping], failed: Sequence[Mapping], where: str) -> list[str]:
-    """One line a scenario, then what was measured and how to read it; of several models the lines name each."""
-    found = []
+    """One line a scenario, then where the weights come from if that must be minded, what was measured and how to read
+    it; of several models the lines name each.
+    """
+    found, told = [], {}
     for name in leading(answers):
         own = [entry for entry in answers if entry["scenario"] == name]
         text = "; ".join(one_of_many(entry) for entry in own) if len(own) > 1 else sentence(own[0])
-        found.append(f"{head(own[0])}: {text}.")
+        if len(own) == 1 and told.setdefault(text.partition(AGAIN)[0], name) != name:
+            text = f"the same{text.partition(AGAIN)[2]}"
+        found.append(f"{head(own[0])}: {text.replace(AGAIN, '')}.")
+    found += sources(rows)
     several = len({row["model"] for row in rows}) > 1
     against = " or ".join(f"{name} ({VARIANTS[name].words})" for name in dict.fromkeys(row["baseline"] for row in rows))
     what = f"{len(rows)} cells (one model run in one way)" if several else f"{len(rows)} ways to run {rows[0]['model']}"
@@ -38,13 +42,33 @@ def lines(rows: Sequence[Mapping], answers: Sequence[Mapping], failed: Sequence[
         f"and % are, is {against}. {READ}"
     )
     slow = [row for row in rows if row["status"] == "ok" and row["speed_verdict"] == "slower"]
-    apart = [row for row in rows if row.get("deployable") == "no"]
     without: dict[str, list[Mapping]] = {}
     for entry in failed:
         without.setdefault(entry["status"].replace("_", " "), []).append(entry)
     words = "; ".join(f"{status}: {_names(cells, several)}" for status, cells in without.items())
-    beside = f" For comparison only, since nobody serves them: {_names(apart, several)}." if apart else ""
+    apart: dict[str, list[Mapping]] = {}
+    for row in rows:
+        if row.get("deployable") == "no":
+            apart.setdefault(VARIANTS[row["variant"]].reference.partition(";")[0], []).append(row)
+    beside = "; ".join(f"{_names(cells, several)} ({why})" for why, cells in apart.items())
+    beside = f" For comparison only: {beside}." if apart else ""
     found.append(f"Slower than the baseline: {_names(slow, several)}.{beside} Without a figure: {words or 'none'}.")
+    return found
+
+
+def sources(rows: Sequence[Mapping]) -> list[str]:
+    """A line for each model whose checkpoint was quantized before it came: what the figures cannot show then."""
+    found = []
+    for model, own in advice.by_model(rows).items():
+        if not (stored := own[0].get("weights_from")):
+            continue
+        itself = [row["variant"] for row in own if VARIANTS[row["variant"]].recipe.get("type") == "source"]
+        file = f", and {' and '.join(itself)} is that file itself" if itself else ""
+        found.append(
+            f"Mind where the weights come from: {model} was fetched as {stored}. The baseline's floating-point weights "
+            f"were made from it{file}; every other precision was made from it too, a second rounding. What the file "
+            "lost against the original checkpoint is in no figure here."
+        )
     return found
 
 
@@ -65,21 +89,35 @@ def one_of_many(entry: Mapping) -> str:
 
 
 def sentence(entry: Mapping) -> str:
-    """A scenario's answer for the only model, its figures without intervals, which the table has."""
+    """A scenario's answer for the only model; what may differ where another has the same answer follows AGAIN."""
     if entry["winner"] is None:
         return f"nothing that was measured can be deployed within these limits ({entry['refused_short']})"
-    name = f"{entry['winner']} ({VARIANTS[entry['winner']].words})"
-    figures = entry.get("rate") or f"{number(entry['decode_tokens_per_s'])} tokens/s"
-    if entry["winner"] != entry["baseline"]:
-        figures += f", {entry['speedup']:.3g} times the baseline's speed"
-    figures += f", {number(entry['memory_mb'])} MB of weights and cache"
+    name = f"{entry['winner']} ({VARIANTS[entry['winner']].told(entry['bits_per_weight'])})"
+    figures = _figures(entry)
     if entry["winner"] == entry["baseline"]:
         text = f"nothing that can be deployed beats the baseline, so keep {name}: {figures}"
     elif entry["objective"] != "memory" and entry["speed_verdict"] == "tie":
         text = f"nothing is measurably faster than the baseline; run {name}: {figures}"
     else:
         text = f"run {name}: {figures}"
-    if entry["degradation_pct"] is not None and entry["winner"] != entry["baseline"]:
-        text += f", perplexity {entry['degradation_pct']:+.2f}%"
     mind = f"; mind that {entry['mind']}" if entry["mind"] else ""
-    return f"{text}{scenarios.rival(entry)}{mind}"
+    return f"{text}{AGAIN}{scenarios.rival(entry)}{mind}"
+
+
+def _figures(entry: Mapping) -> str:
+    """Speed, memory and accuracy of an answer, with their intervals."""
+
+    def told(name: str) -> str:
+        return phrases.within(*(entry[f"{name}{end}"] for end in ("", "_low", "_high")))
+
+    text = entry.get("rate") or f"{told('decode_tokens_per_s')} tokens/s"
+    if entry["winner"] != entry["baseline"]:
+        text += f", {told('speedup')} times as fast as the baseline beside it"
+    peak = max(entry["peak_mb"] or 0, entry["load_peak_mb"] or 0)
+    kept = f" for {number(entry['cache_tokens'])} tokens" if entry["cache_tokens"] else ""
+    text += f"; {phrases.brief(entry['memory_mb'])} MB of weights and cache{kept}"
+    text += f", {phrases.brief(peak)} MB the whole process at most" if peak else ""
+    if entry["degradation_pct"] is not None and entry["winner"] != entry["baseline"]:
+        ends = (entry[f"degradation{end}_pct"] for end in ("", "_low", "_high"))
+        text += f"; perplexity {phrases.within(*ends, form='{:+.2f}')} %"
+    return text

@@ -27,6 +27,18 @@ def figures(row: Mapping) -> str:
     return ", ".join(parts)
 
 
+def within(value: float | None, low: float | None, high: float | None, form: str = "{:.3g}") -> str:
+    """A figure with its 95% interval, ``7.24 [6.6, 7.94]``; without one where it is not known. form: of each number."""
+    if value is None or low is None or math.isnan(low) or (low == value == high):
+        return brief(value, form)
+    return f"{brief(value, form)} [{brief(low, form)}, {brief(high, form)}]"
+
+
+def brief(value: float | None, form: str = "{:.3g}") -> str:
+    """A number for a sentence, where the fourth digit would be noise."""
+    return number(value) if value is None or abs(value) >= 1000 else form.format(value)
+
+
 def accuracy(row: Mapping) -> str:
     """The change of a cell's perplexity, as an addition to another figure; empty for the baseline, or if not scored."""
     if row["variant"] == row["baseline"] or math.isnan(row["degradation_pct"]):

@@ -13,6 +13,11 @@ from workflow.tradeoff.decide.phrases import cite, figures, short
 from workflow.tradeoff.decide.refusals import refusal, refused_words, used_mb
 from workflow.tradeoff.words import number
 
+FIGURES = (  # of the answer
+    *(f"{name}{end}" for name in ("decode_tokens_per_s", "speedup") for end in ("", "_low", "_high")),
+    "memory_mb", "peak_mb", "load_peak_mb", "degradation_pct", "degradation_low_pct", "degradation_high_pct",
+    "bits_per_weight", "cache_tokens",
+)  # fmt: skip
 LEVEL = 5e-5  # two merits whose ratio is closer to 1 are one
 
 
@@ -56,8 +61,7 @@ def answer(rows: Sequence[Mapping], scenario: Scenario) -> dict:
         found["margin_pct"] = 100 * (merit(first, scenario) / merit(second, scenario) - 1)
         found["separated"] = "yes" if _separated(first, second, scenario) else "no"
     if admitted:
-        names = ("decode_tokens_per_s", "speedup", "memory_mb", "peak_mb", "load_peak_mb", "degradation_pct")
-        found |= {name: None if math.isnan(admitted[0][name]) else admitted[0][name] for name in names}
+        found |= {name: None if math.isnan(admitted[0][name]) else admitted[0][name] for name in FIGURES}
     if admitted and "rate" in admitted[0]:
         found["rate"] = admitted[0]["rate"]
     found["speed_verdict"] = admitted[0]["speed_verdict"] if admitted else None

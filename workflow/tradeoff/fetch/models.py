@@ -83,7 +83,12 @@ def from_gguf(path: Path, dtype: str, folder: Path, what: str) -> dict:
     if len(gguf_file.parts(path, what)) == 1:
         files.check_disk(folder, path.stat().st_size, f"a copy of {what}")
         shutil.copyfile(path, folder / gguf_text.KEPT)
-    return {"dtype": dtype, "license": pairs.get("general.license"), "random": False}
+    return {
+        "dtype": dtype,
+        "license": pairs.get("general.license"),
+        "random": False,
+        "stored": gguf_file.stored(gguf_file.parts(path, what)),
+    }
 
 
 def from_random(name: str, source: dict, dtype: str, folder: Path) -> dict:

@@ -29,7 +29,8 @@ def protocols(taken: dict, args) -> dict:
     """The raw samples sorted under the two protocols."""
     standard = [{key: value for key, value in entry.items() if key != "study"} for entry in taken["processes"]]
     study = [
-        {"role": entry["role"], "replicate": entry["replicate"], "samples": entry["study"]["samples"]}
+        {key: entry[key] for key in ("role", "replicate")}
+        | {key: entry["study"][key] for key in ("samples", "rejected")}
         for entry in taken["processes"]
         if entry["study"]["samples"]
     ]

@@ -8,7 +8,7 @@ other. Pairs go on until the speedup is as sharp as was asked for, or the time i
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -215,7 +215,7 @@ class Pair:
                 raise
             raise BaselineFailed(failed.status, f"its baseline, {runner.variant}: {failed.reason}") from failed
         record = {"role": role, "replicate": self.number, "order": place, **process.ready}
-        return process, {**record, "samples": [], "rejected": [], "study": {"samples": []}}
+        return process, {**record, "samples": [], "rejected": [], "study": {"samples": [], "rejected": []}}
 
     def warm(self) -> None:
         """Import what the processes after the first would each import."""
@@ -224,20 +224,31 @@ class Pair:
 
     def turn(self, process: Process, record: dict, turn: int) -> None:
         """One sample; one that was disturbed is taken again, as long as there is patience."""
-        for attempt in range(RETAKES + 1):
-            began = time.monotonic()
-            sample = {"turn": turn, **process.ask("turn", load=self.plan.load)}
-            sample["disturbed"] = spoiled(sample, self.plan.lost_share)
-            if not sample["disturbed"] or attempt == RETAKES or not self.patience.spend(began):
-                break
-            record["rejected"].append(sample)
-        record["samples"].append(sample)
+        self.keep(record, lambda: {"turn": turn, **process.ask("turn", load=self.plan.load)})
 
     def study(self, process: Process, record: dict, run: int) -> None:
-        """One run of the study's protocol."""
-        answer = process.ask("study", runs=1)
-        record["study"]["prompt_tokens"] = answer["prompt_tokens"]
-        record["study"]["samples"] += [{"turn": run, **sample} for sample in answer["samples"]]
+        """One run of the study's protocol, taken again in the same way; none where the model has no room for it."""
+        record = record["study"]
+
+        def call() -> dict | None:
+            answer = process.ask("study", runs=1)
+            record["prompt_tokens"] = answer["prompt_tokens"]
+            return {"turn": run, **answer["samples"][0]} if answer["samples"] else None
+
+        self.keep(record, call)
+
+    def keep(self, record: dict, take: Callable[[], dict | None]) -> None:
+        """Put what ``take`` gives to the record's samples, and what was disturbed before it to those rejected."""
+        for attempt in range(RETAKES + 1):
+            began = time.monotonic()
+            sample = take()
+            if sample is None:
+                return
+            sample["disturbed"] = spoiled(sample, self.plan.lost_share)
+            if not sample["disturbed"] or attempt == RETAKES or not self.patience.spend(began):
+                record["samples"].append(sample)
+                return
+            record["rejected"].append(sample)
 
 
 def spoiled(sample: Mapping, lost_share: float) -> str:

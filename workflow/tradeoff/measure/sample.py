@@ -121,10 +121,13 @@ def study(engine: Engine, ids: torch.Tensor, runs: int) -> list[dict]:
     results = []
     for _ in range(runs):
         engine.synchronize()
-        start = time.perf_counter()
-        engine.generate(ids, STUDY_NEW_TOKENS)
-        engine.synchronize()
-        results.append({"total_s": time.perf_counter() - start, "new_tokens": STUDY_NEW_TOKENS})
+        with telemetry.Sampler(engine.device) as sampler, disturbance.Watch() as watch:
+            start = time.perf_counter()
+            engine.generate(ids, STUDY_NEW_TOKENS)
+            engine.synchronize()
+            seconds = time.perf_counter() - start
+        beside = {"lost": watch.result() | {"wall_s": seconds}, "telemetry": sampler.summary()}
+        results.append({"total_s": seconds, "new_tokens": STUDY_NEW_TOKENS, **beside})
     return results
 
 

@@ -13,7 +13,7 @@ from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.files import read_json
 from workflow.tradeoff.report import claimed, launch_words, markdown, places, show
 from workflow.tradeoff.variants import VARIANTS
-from workflow.tradeoff.words import OBJECTIVES, number
+from workflow.tradeoff.words import LEADS, OBJECTIVES, number
 
 SOURCE = ("source", "repo", "config", "split", "revision", "package", "member", "path", "sha256")
 TOGETHER = 2  # models whose rows stand in one table
@@ -91,8 +91,8 @@ def main_table(summary: pd.DataFrame, decision: Mapping) -> pd.DataFrame:
     return show.told(summary).assign(
         best_for=[", ".join(won.get(cell, [])) or None for cell in cells],
         what=[
-            VARIANTS[name].words + ("; for comparison only" if reference else "")
-            for name, reference in zip(summary["variant"], apart, strict=True)
+            VARIANTS[name].told(bits) + ("; for comparison only" if reference else "")
+            for name, bits, reference in zip(summary["variant"], summary["bits_per_weight"], apart, strict=True)
         ],
     )
 
@@ -122,7 +122,8 @@ def scenario_tables(decision: Mapping) -> dict[str, pd.DataFrame]:
 def scenario_words(decision: Mapping) -> dict[str, str]:
     """What each scenario asks for, and its limits."""
     return {
-        entry["scenario"]: f"{OBJECTIVES[entry['objective']]}; limits: {entry['limits']}"
+        entry["scenario"]: f"{LEADS[entry['scenario']].lower() + ': ' if entry['scenario'] in LEADS else ''}"
+        f"{OBJECTIVES[entry['objective']]}; limits: {entry['limits']}"
         for entry in decision["scenarios"]
     }
 

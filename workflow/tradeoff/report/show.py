@@ -3,6 +3,7 @@
 python -m workflow.tradeoff.report.show --tables results/demo/tables
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,7 @@ from workflow.tradeoff import errors
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.report import places
 
+SMALL, EQUAL = 1, 0.01  # percent of perplexity: what few will notice, and what nobody can
 # column of tables/summary.csv: head on the terminal, digits after the point
 SHOWN = {
     "model": ("model", None),
@@ -30,14 +32,35 @@ SHOWN = {
 
 
 def told(summary: pd.DataFrame) -> pd.DataFrame:
-    """The summary with ``whole_peak_mb``, the higher of the peaks while loading and while decoding, and ``state``, the
-    status in words, maybe noisy.
+    """The summary with ``whole_peak_mb``, the higher of the peaks while loading and while decoding; ``state``, the
+    status in words, with how sharp a speed is that did not become as sharp as was asked for; and ``change``, what
+    became of accuracy, and how much at most.
     """
-    noisy = summary["noisy"].astype(str).str.lower() == "true"
+    rows = summary.to_dict("records")
     return summary.assign(
         whole_peak_mb=summary[["load_peak_mb", "peak_mb"]].max(axis=1),
-        state=summary["status"].str.replace("_", " ") + noisy.map({True: ", noisy", False: ""}),
+        state=[_state(row) for row in rows],
+        change=[_change(row) for row in rows],
     )
+
+
+def _state(row: Mapping) -> str:
+    words = row["status"].replace("_", " ")
+    if str(row["noisy"]).lower() != "true":
+        return words
+    half = row["half_width_pct"]
+    return f"{words}, noisy" if pd.isna(half) else f"{words}, speed ± {half:.0f}%"
+
+
+def _change(row: Mapping) -> str | None:
+    """The verdict on accuracy, and the bound that the interval gives where that is below SMALL."""
+    verdict, low, high = (row[name] for name in ("quality_verdict", "degradation_low_pct", "degradation_high_pct"))
+    if not isinstance(verdict, str) or verdict == "baseline" or pd.isna(high):
+        return verdict if isinstance(verdict, str) else None
+    most = max(abs(low), abs(high))
+    if most < EQUAL:
+        return "equal"
+    return f"{verdict} (less than {SMALL}%)" if most < SMALL else verdict
 
 
 def table(summary: pd.DataFrame) -> str:

@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from workflow.tradeoff.files import atomic_file
-from workflow.tradeoff.variants import VARIANTS
+from workflow.tradeoff.variants import VARIANTS, schema
 
 COLOURS = {
     "torch": "#0072B2",
@@ -76,6 +76,15 @@ def colour(variant: str) -> str:
     if spec.engine == "onnx":
         return COLOURS["onnx-kv" if spec.cache else "onnx"]
     return COLOURS["bnb" if spec.quantizer == "bitsandbytes" else "torch"]
+
+
+def engine(variant: str) -> str:
+    """What a variant's colour stands for."""
+    spec = VARIANTS[variant]
+    name = schema()["engines"][spec.engine]["title"]
+    if spec.engine == "onnx":
+        return name if spec.cache else f"{name} without a cache"
+    return "bitsandbytes" if colour(variant) == COLOURS["bnb"] else name
 
 
 def hollow(variant: str) -> bool:

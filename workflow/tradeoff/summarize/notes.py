@@ -90,13 +90,19 @@ def build(cells: Sequence[Cell], summary: pd.DataFrame) -> dict[str, dict]:
         ),
         "perplexity": ("Perplexity", f"{text} paper_perplexity weights the rows as the study did.", None),
         "degradation": ("Accuracy degradation", paired, None),
-        "accuracy_drop": ("Accuracy drop", f"{paired} Quality score: rubric of 1 to 5 over the generated texts.", None),
+        "accuracy_drop": (
+            "Accuracy drop",
+            f"{paired} Quality score: rubric of 1 to 5 over the generated texts; it tells text from loops and noise, "
+            "not a good answer from a bad one: perplexity does that.",
+            None,
+        ),
         "speed_by_precision": ("Speed by precision, tokens/s", f"{speed} {BASELINE}", shown),
         "memory_by_precision": ("Memory by precision, GB of weights", f"{kinds} {BASELINE}", None),
         "efficiency_matrix": (
             "Efficiency and accuracy",
             f"{sentence(facts['standard'])} Memory is that of the weights; accuracy is baseline perplexity over the "
-            "variant's; overall is their product: poor < 1, fair < 2, high < 4, excellent.",
+            "variant's; overall is their product, in the study's words: poor < 1, fair < 2, high < 4, excellent. It "
+            "knows no limit on accuracy, so it is no advice: what is admissible, and best, is under Scenarios.",
             "standard",
         ),
         "memory": ("Memory, MB", f"{kinds} {BASELINE}", "standard"),

@@ -11,8 +11,10 @@ from workflow.tradeoff.summarize import gates, rows_accuracy, rows_speed
 from workflow.tradeoff.summarize.cells import Cell
 from workflow.tradeoff.variants import VARIANTS
 
+FLOAT_BITS = 16  # of a weight that was not quantized, at least
 CLAIMS = (  # what a gated cell must not claim
     *(name for name in COLUMNS if name.startswith(("decode_", "ttft_", "itl_", "speedup", "study_s", "study_t"))),
+    "baseline_tokens_per_s", "baseline_ttft_ms",
     "half_width_pct", "speed_verdict", "memory_reduction_pct", "mbu_pct", "roofline_label",
 )  # fmt: skip
 RATIOS = (
@@ -37,6 +39,7 @@ def row(cell: Cell, baseline: Cell | None, convention: str | None, limits: Mappi
         "threads": speed.get("threads"),
         "parameters": cell.facts.get("parameters"),
         "size_class": size_class(cell.facts.get("parameters")),
+        "weights_from": weights_from(cell.facts),
         "status": speed.get("status", "not_measured"),
         "accuracy_status": text.get("status", "not_evaluated"),
         "artifact": loaded.short((head.get("digests") or {}).get("artifact", "")) or None,
@@ -46,6 +49,7 @@ def row(cell: Cell, baseline: Cell | None, convention: str | None, limits: Mappi
     reasons += [text["generated_reason"]] if text.get("generated_reason") else []
     if speed.get("status") in ("ok", "disturbed"):  # what is disturbed has memory and proof all the same
         reasons += (speed.get("proof") or {}).get("remarks") or []
+        reasons += [words] if (words := rows_speed.astray(speed)) else []
         line |= rows_speed.speed_columns(speed) if speed["status"] == "ok" else {}
         line |= rows_speed.memory_columns(speed, baseline) | rows_speed.proof_columns(cell)
     if text.get("conventions"):
@@ -96,6 +100,15 @@ def differences(cell: Cell, baseline: Cell | None) -> list[str]:
         if ours.get("status") == "ok" and theirs.get("status") == "ok":
             found += gates.environment_differences(ours.get("environment"), theirs.get("environment"))
     return list(dict.fromkeys(found))
+
+
+def weights_from(facts: Mapping) -> str | None:
+    """What a model's checkpoint holds where it is a GGUF file of quantized weights, in words; else None."""
+    stored = facts.get("stored") or {}
+    if stored.get("bits_per_weight", FLOAT_BITS) >= FLOAT_BITS:
+        return None
+    shares = ", ".join(f"{kind} {share:.0%}" for kind, share in stored["types"].items())
+    return f"a GGUF file of {stored['bits_per_weight']:.1f} bits a weight ({shares})"
 
 
 def size_class(parameters: float | None) -> str | None:

@@ -7,8 +7,10 @@ import numpy as np
 
 from workflow.tradeoff import precision, samples, stats
 from workflow.tradeoff.summarize.cells import Cell
+from workflow.tradeoff.words import number
 
 MEGA = 1e6
+ASTRAY = 3  # times the median: a call of the study's protocol that the mean must not be read with
 
 
 def requested(cell: Cell) -> str:
@@ -40,6 +42,7 @@ def speed_columns(speed: Mapping) -> dict:
             line |= triple(f"itl_p{percent}_ms", stats.median_interval(values))
         line |= ratio("speedup", speed, "standard", samples.decode_rate)
         line |= ratio("ttft_ratio", speed, "standard", samples.first_token_seconds)
+        line |= beside(speed)
         line["speed_verdict"] = _speed_verdict(speed, line)
         line |= reached(speed, own)
         usual = line["itl_p50_ms"] / 1e3
@@ -53,9 +56,40 @@ def speed_columns(speed: Mapping) -> dict:
         tokens = [sample["new_tokens"] for run in short for sample in run["samples"]]
         line["study_tokens_per_s"] = sum(tokens) / sum(seconds)
         line["study_s_mean"] = statistics.fmean(seconds)
+        line["study_s_median"] = statistics.median(seconds)
         line["study_s_sd"] = statistics.stdev(seconds) if len(seconds) > 1 else None
         line |= ratio("study_speedup", speed, "study", samples.study_rate)
     return line
+
+
+def beside(speed: Mapping) -> dict:
+    """The baseline's speed and time to first token in the processes that took turns with the cell's."""
+    runs = replicates(speed, "standard", "baseline")
+    if not runs:
+        return {}
+    return {
+        "baseline_tokens_per_s": stats.median_interval(_values(runs, samples.decode_rate)).value,
+        "baseline_ttft_ms": 1e3 * stats.median_interval(_values(runs, samples.first_token_seconds)).value,
+    }
+
+
+def astray(speed: Mapping) -> str:
+    """What is wrong with the calls of the study's protocol, in words: all were disturbed, or one took far longer than
+    the others; empty where neither is so.
+    """
+    seconds = [sample["total_s"] for run in replicates(speed, "study", "cell") for sample in run["samples"]]
+    if not seconds:
+        ran = (speed.get("protocols") or {}).get("study", {}).get("replicates")
+        return "no figure by the study's protocol: others took the machine in each of its calls" if ran else ""
+    if len(seconds) < 3:
+        return ""
+    usual, longest = statistics.median(seconds), max(seconds)
+    if longest < ASTRAY * usual:
+        return ""
+    return (
+        f"by the study's protocol one of {len(seconds)} calls took {number(longest)} s, the median {number(usual)} s: "
+        "its mean, and the tokens/s of its tables, follow that one call"
+    )
 
 
 def energy_columns(own: Sequence[Mapping], idle: Mapping | None, sequences: int = 1) -> dict:
@@ -144,6 +178,7 @@ def memory_columns(speed: Mapping, baseline: Cell | None) -> dict:
         )
     }  # fmt: skip
     line["memory_kind"] = memory.get("kind")
+    line["cache_tokens"] = memory.get("cache_length")
     line["memory_mb"] = None if line["weight_mb"] is None else line["weight_mb"] + (line["cache_mb"] or 0)
     base = (baseline.speed.get("memory") or {}) if baseline else {}
     if line["weight_mb"] is not None and base.get("weight_bytes"):
@@ -184,7 +219,7 @@ def proof_columns(cell: Cell) -> dict:
     """Quantized fraction and the roofline."""
     proof = cell.speed.get("proof") or {}
     read = bytes_per_token(cell)
-    line = {"quantized_fraction": proof.get("quantized_fraction"), "bytes_per_token": read}
+    line = {name: proof.get(name) for name in ("quantized_fraction", "bits_per_weight")} | {"bytes_per_token": read}
     bandwidth = (cell.speed.get("bandwidth") or {}).get("bytes_per_s")
     own = replicates(cell.speed, "standard", "cell")
     if bandwidth and read and own:

@@ -3,7 +3,8 @@
 import contextlib
 import functools
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from workflow.tradeoff import files
@@ -59,6 +60,20 @@ def read_once() -> Iterator[None]:
         yield
     finally:
         gguf.GGUFReader, gguf.get_tensor_name_map = before
+
+
+def stored(files: Sequence[Path]) -> dict:
+    """What a GGUF model's matrices lie in: ``bits_per_weight``, scales included, and the share of each ggml type."""
+    from workflow.tradeoff.gguf_reader import Reader
+
+    weights: Counter = Counter()
+    size = 0
+    for tensor in (tensor for file in files for tensor in Reader(file).tensors if len(tensor.shape) > 1):
+        weights[tensor.tensor_type.name] += int(tensor.n_elements)
+        size += int(tensor.n_bytes)
+    total = weights.total()
+    shares = {kind: count / total for kind, count in weights.most_common()}
+    return {"bits_per_weight": 8 * size / total, "types": shares}
 
 
 @contextlib.contextmanager
