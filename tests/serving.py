@@ -1,13 +1,17 @@
 """What a process of a test does; without the libraries, whose import takes seconds."""
 
+import ctypes
 import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
+from pathlib import Path
 
 from workflow.tradeoff.errors import UserError
+from workflow.tradeoff.run import hang
 
 
 def says(argv):
@@ -23,6 +27,34 @@ def refuses(argv):
 def killed(argv):
     print("working", file=sys.stderr)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def never_returns():
+    """A call in C that keeps Python's lock, and waits for a lock that it holds itself."""
+    library, lock = ctypes.PyDLL(None), ctypes.create_string_buffer(64)
+    for _ in range(2):
+        library.pthread_mutex_lock(lock)
+
+
+def counted_from(path):
+    """A wait that counts from when ``path`` is there, however long a busy machine takes until then."""
+
+    class Wait(hang.Wait):
+        def over(self, progress=False):
+            return super().over(progress or not path.exists())
+
+    return Wait
+
+
+def hangs(argv):
+    """Writes its own id, a child's and an orphan's to a file, says what it is at, and gets no further."""
+    child = subprocess.Popen(["sleep", "60"])
+    orphan = subprocess.run(
+        ["sh", "-c", "setsid sleep 60 >/dev/null 2>&1 & echo $!"], stdout=subprocess.PIPE, text=True
+    ).stdout
+    Path(argv[0]).write_text(f"{os.getpid()} {child.pid} {orphan}")
+    hang.at("score windows-512, 3 of 9 windows done")
+    never_returns()
 
 
 def channel(argv):
@@ -48,6 +80,8 @@ def spins(argv):
                 raise UserError("no such thing: take another")
             case "die":
                 os.kill(os.getpid(), signal.SIGKILL)
+            case "hang":
+                never_returns()
             case "fail":
                 answer(status="unsupported", reason="not here")
         answer(said=command["word"])

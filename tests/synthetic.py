@@ -77,7 +77,7 @@ def write(
 ) -> Study:
     """Write a study of the first ``models`` MODELS; ``faults`` maps (model, variant) to a fault.
 
-    Faults: out_of_memory, unsupported, error (the cell failed while measured), quality_error (while evaluated),
+    Faults: out_of_memory, unsupported, hung, error (the cell failed while measured), quality_error (while evaluated),
     out_of_memory_16 (the cell failed at 16 sequences alone), not_quantized, fell_back, nan (NLL not finite), garbage
     (the text is another model's), other_machine, noisy, disturbed, random (no accuracy: not_applicable). environment:
     fields that differ from

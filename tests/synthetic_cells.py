@@ -85,7 +85,7 @@ def speed(model, variant, baseline, fault, rng, replicates, protocols, where=ENV
     environment = dict(where)
     if fault == "other_machine":
         environment = {**environment, "machine": {**where["machine"], "cpu": "Other CPU"}, "digest": "d" * 64}
-    if fault in ("out_of_memory", "unsupported", "error"):
+    if fault in ("out_of_memory", "unsupported", "hung", "error"):
         return {**head, "status": fault, "reason": f"planted {fault}", "environment": environment}
     factor, _ = TRUTHS[variant]
     on_gpu = where["device"] == "cuda"
@@ -218,7 +218,7 @@ def quality(model, variant, baseline, fault, seed, where=ENVIRONMENT) -> tuple[d
     }  # fmt: skip
     if fault == "random":
         return {**head, "status": "not_applicable", "reason": "random weights"}, {}
-    if fault in ("out_of_memory", "unsupported", "error", "quality_error"):
+    if fault in ("out_of_memory", "unsupported", "hung", "error", "quality_error"):
         status = "error" if fault == "quality_error" else fault
         return {**head, "status": status, "reason": f"planted {fault}"}, {}
     shared = np.random.default_rng([seed, list(MODELS).index(model)])  # the text: the same for every variant

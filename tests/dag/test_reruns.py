@@ -20,7 +20,9 @@ def test_nothing_to_do_after_a_full_run(study):
     assert study.planned() == {}
 
 
-def test_editing_a_figure_reruns_figures_and_report_only(study):
+def test_a_figure_and_the_limit_of_what_hangs_rerun_figures_and_report_only(study):
+    """A limit changes no cell that finished."""
+    study.configure(lambda config: config.update(hung_after_s=60))
     study.edit("workflow/tradeoff/report/figures.py", append("\n# another colour\n"))
     planned = set(study.planned())
     assert {"figures", "report"} <= planned

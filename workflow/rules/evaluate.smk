@@ -32,6 +32,8 @@ rule evaluate:
         **CELL_CARD,
         mem_mb=memory("evaluate"),
         runtime=runtime("evaluate"),
+        # no parameter: another limit changes no cell that finished
+        hung_after_s=config["hung_after_s"],
     params:
         code=engine_code("evaluate"),
         define=known_to_cell,
@@ -68,6 +70,7 @@ rule evaluate:
         --bos {params.settings[bos]} \\
         --device {params.device:q} \\
         --threads {params.threads} \\
+        --hung-after-s {resources.hung_after_s} \\
         {params.machine:q} \\
         --output {output.json:q} \\
         2> >(tee {log:q} >&2)

@@ -28,6 +28,8 @@ rule measure:
         **CELL_CARD,
         mem_mb=memory("measure"),
         runtime=runtime("measure"),
+        # no parameter: another limit changes no cell that finished
+        hung_after_s=config["hung_after_s"],
     params:
         code=engine_code("measure"),
         define=known_to_cell,
@@ -68,6 +70,7 @@ rule measure:
         {params.loads:q} \\
         --device {params.device:q} \\
         --threads {params.threads} \\
+        --hung-after-s {resources.hung_after_s} \\
         {params.machine:q} \\
         --output {output:q} \\
         2> >(tee {log:q} >&2)

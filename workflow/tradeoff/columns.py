@@ -18,10 +18,10 @@ GROUPS: dict[str, dict[str, str]] = {
         "deployable": "yes, or no for a reference: a way to run a model that nobody can serve. It is shown for "
         "comparison and never recommended.",
         "baseline": "The variant that this one is compared with. A ratio is never taken against another model.",
-        "status": "ok, or why there is no figure: out_of_memory, unsupported, error (it could not run); mismatched "
-        "(speed, quality and baseline are not of the same bytes); not_quantized, not_cached, fell_back, diverged (it "
-        "ran, but not as its name says, so no speed is claimed); disturbed (others took the machine while it was "
-        "timed, again and again: no speed).",
+        "status": "ok, or why there is no figure: out_of_memory, unsupported, hung, error (it could not run); "
+        "mismatched (speed, quality and baseline are not of the same bytes); not_quantized, not_cached, fell_back, "
+        "diverged (it ran, but not as its name says, so no speed is claimed); disturbed (others took the machine while "
+        "it was timed, again and again: no speed).",
         "accuracy_status": "The same for perplexity and text; not_applicable for random weights.",
         "reason": "What stands behind a status that is not ok, or a ratio that is missing, in plain words.",
         "device": "cpu or cuda.",

@@ -32,6 +32,7 @@ STATUSES = (
     "ok",
     "out_of_memory",
     "unsupported",
+    "hung",
     "mismatched",
     "not_quantized",
     "not_cached",

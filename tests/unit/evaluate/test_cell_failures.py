@@ -12,12 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
+from tests.serving import counted_from, never_returns
 from tests.unit.evaluate.stage import Fake
 from workflow.tradeoff import engines, files
 from workflow.tradeoff.errors import CellFailure, UserError
 from workflow.tradeoff.evaluate import cell as evaluate
 from workflow.tradeoff.evaluate.__main__ import apart as evaluate_apart
 from workflow.tradeoff.evaluate.__main__ import main as evaluate_main
+from workflow.tradeoff.run import hang
 
 FAULTS = {
     "diverged": "nan",
@@ -81,6 +83,24 @@ def test_a_process_that_dies_is_data(stage, monkeypatch):
     assert stage.arrays("torch-fp32") == stage.arrays("torch-fp32", ".logprobs.npz") == {}
     monkeypatch.setattr(engines, "load", lambda *_: os._exit(3))
     assert stage.run("torch-fp32")["status"] == "error"
+
+
+def test_a_pass_that_never_ends_is_data(stage, monkeypatch, tmp_path):
+    """Whatever was scored before it, there is no more than the status under the final names."""
+    engine, begun = Fake(), tmp_path / "begun"
+    monkeypatch.setattr(hang, "Wait", counted_from(begun))
+    monkeypatch.setattr(engines, "load", lambda *_: engine)
+    monkeypatch.setattr(stage, "main", evaluate_apart)
+    monkeypatch.setattr(engine, "prefill", lambda ids: begun.touch() or never_returns())
+    result = stage.run("torch-fp32", "--hung-after-s", "0.3", names=["windows-64"])
+    assert result["status"] == "hung" and result["conventions"] == {}
+    assert result["reason"].startswith("evaluate: generate text 1 of 10: no progress for 0.3 s, in greedy (evaluate/")
+    assert str(stage.path("torch-fp32")) in result["reason"]
+    folder = stage.path("torch-fp32").parent
+    assert {path.name for path in folder.iterdir()} == {
+        "torch-fp32.json", "torch-fp32.npz", "torch-fp32.logprobs.npz", "torch-fp32.plans.npz"
+    }  # fmt: skip
+    assert stage.arrays("torch-fp32") == stage.arrays("torch-fp32", ".logprobs.npz") == {}
 
 
 @pytest.mark.parametrize("main", [evaluate_main, evaluate_apart])

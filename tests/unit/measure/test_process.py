@@ -4,6 +4,7 @@ import gc
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -11,7 +12,8 @@ import pytest
 from tests import tiny
 from workflow.tradeoff.errors import CellFailure, UserError
 from workflow.tradeoff.measure import disturbance
-from workflow.tradeoff.measure.process import Process, Runner
+from workflow.tradeoff.measure.process import Process, Runner, words
+from workflow.tradeoff.run import hang
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,27 @@ def test_what_its_end_means(folder, command, error, words):
             process.ask(command)
         pid = process.pid
     assert not psutil.pid_exists(pid)
+
+
+def test_one_that_does_not_answer_is_ended(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(hang, "SAYING_S", 0.1)  # its server is none of the package's functions
+    limit = hang.Limit("measure", 0.3, tmp_path / "cell.json")
+    with Process(Runner("torch-fp32", folder, (), server="tests.serving:spins")) as process:
+        process.runner = replace(process.runner, limit=limit)  # from here on, however slow its start was
+        with pytest.raises(CellFailure) as failed:
+            process.ask("hang")
+        assert not psutil.pid_exists(process.pid)
+    assert failed.value.status == "hung"
+    assert failed.value.reason.startswith(
+        "measure: hang: no progress for 0.3 s, so it was ended: raise the config key "
+    )
+
+
+def test_what_it_was_asked_for_in_words():
+    load = {"prompt_tokens": 32, "new_tokens": 8}
+    assert words("turn", load) == "a timed generation, 32 prompt and 8 new tokens"
+    assert words("warm", load | {"sequences": 4}) == "untimed generations, 4 sequences of 32 prompt and 8 new tokens"
+    assert words("study", None) == "the study's protocol"
 
 
 def test_a_stopped_one_dies_with_a_parent_that_is_killed(folder):

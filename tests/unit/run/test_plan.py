@@ -133,6 +133,13 @@ def test_needs_grow_with_the_model_and_the_budget(t4):
     assert needs.minutes("measure", SMALL, patient, "cuda", VARIANTS["torch-fp16"]) > 240
 
 
+def test_a_cell_that_hangs_can_be_ended_before_its_job_is(t4):
+    told = [t4 | {"hung_after_s": limit} for limit in (0, 3600)]
+    short, long = (needs.minutes("evaluate", SMALL, config, "cuda", VARIANTS["torch-fp16"]) for config in told)
+    assert short < 60 < long < 60 + short
+    assert len({needs.minutes("export", SMALL, config, "cpu") for config in told}) == 1
+
+
 def test_each_further_load_has_its_time_and_its_logits(t4):
     many = t4 | {"measure": t4["measure"] | {"loads": [{"sequences": 16, "prompt_tokens": 256}]}}
     variant = VARIANTS["torch-fp32"]

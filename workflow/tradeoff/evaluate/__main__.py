@@ -18,7 +18,7 @@ from pathlib import Path
 from workflow.tradeoff import corpus, errors, files, loaded, variants, words
 from workflow.tradeoff.errors import CellFailure, UserError
 from workflow.tradeoff.evaluate.cell import evaluate, failed, opened, write
-from workflow.tradeoff.run import environment, fork, interpreter, machines, shortage
+from workflow.tradeoff.run import environment, fork, hang, interpreter, machines, shortage
 from workflow.tradeoff.variants import VARIANTS
 
 
@@ -42,6 +42,7 @@ def arguments(argv: list[str]):
     parser.add_argument("--bos", default="auto", choices=["auto", "always", "never"])
     parser.add_argument("--device", required=True, choices=["cpu", "cuda"])
     parser.add_argument("--threads", required=True, type=int)
+    hang.add_flag(parser)
     machines.add_flag(parser)
     parser.add_argument("--output", required=True, type=Path)
     return parser.parse_args(argv)
@@ -55,7 +56,7 @@ def main(argv: list[str]) -> None:
 
 
 def apart(argv: list[str]) -> None:
-    """``main`` in a process of its own: when that dies, the cell has a status and the study goes on."""
+    """``main`` in a process of its own: when that dies or hangs, the cell has a status and the study goes on."""
     args = arguments(argv)
     variant, fresh, python = VARIANTS[args.variant], args.device == "cuda", ""
     try:
@@ -66,7 +67,12 @@ def apart(argv: list[str]) -> None:
         write(args, _failed(args, failure), {}, {})
         return
     before = shortage.on_host()
-    code, text = fork.run("workflow.tradeoff.evaluate.__main__:main", argv, fresh=fresh, python=python)
+    limit = hang.Limit("evaluate", args.hung_after_s, args.output)
+    try:
+        code, text = fork.run("workflow.tradeoff.evaluate.__main__:main", argv, fresh=fresh, python=python, limit=limit)
+    except CellFailure as failure:
+        write(args, _failed(args, failure), {}, {})
+        return
     if not code:
         if fresh and variant.environment:
             _settle(args)

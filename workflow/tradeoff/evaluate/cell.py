@@ -14,7 +14,7 @@ from workflow.tradeoff.errors import CellFailure, UserError
 from workflow.tradeoff.evaluate import baselines, conventions, divergence, generation, plans, scoring
 from workflow.tradeoff.evaluate.baselines import Baseline
 from workflow.tradeoff.evaluate.prompts import PROMPTS
-from workflow.tradeoff.run import environment, shortage
+from workflow.tradeoff.run import environment, hang, shortage
 from workflow.tradeoff.variants import VARIANTS
 
 # a cell that is worse than guessing, and this many nats worse than its baseline, has not merely lost accuracy
@@ -45,7 +45,9 @@ def evaluate(args, digests: Mapping[str, str]) -> tuple[dict, dict[str, np.ndarr
         if is_random(args.model_folder):
             raise CellFailure("not_applicable", "the weights are random: they have speed and memory, but no accuracy")
         baseline = baselines.read("" if args.variant == args.baseline else args.baseline_quality)
+        hang.at("cut the text into tokens")
         prepared = prepare(args, corpus, baseline)
+        hang.at("load")
         engine = engines.load(VARIANTS[args.variant], args.artifact, args.model_folder, args.device, args.threads)
         return run(args, engine, prepared, baseline, result)
     except UserError:
@@ -169,6 +171,7 @@ def run(args, engine, prepared, baseline: Baseline | None, result: dict):
         arrays |= {f"{first}/{key}": array for key, array in visitor.arrays().items()}
     result |= judge(result["conventions"][first]["mean_nll"], architecture.vocabulary(config), baseline, first)
     for place, (index, prompt) in enumerate(prompts.items()):
+        hang.at(f"generate text {place + 1} of {len(prompts)}")
         ids = generation.greedy(engine, prompt, args.generate_tokens, stop)
         result["generated"].append(
             {

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from workflow.tradeoff.engines.base import Engine
 from workflow.tradeoff.errors import CellFailure
 from workflow.tradeoff.evaluate.conventions import Plan
+from workflow.tradeoff.run import hang
 
 # elements of one float32 slab of log-probabilities: 64 MiB
 SLAB = 1 << 24
@@ -76,6 +77,7 @@ def score(engine: Engine, plan: Plan, batch_tokens: int, visitor: Visitor | None
     with bar:
         for members in batches(plan, batch_tokens):
             windows = [plan.windows[index] for index in members]
+            hang.at(f"score {plan.convention}, {bar.n} of {bar.total} windows done")
             scored = windows[0].scored
             inputs = torch.from_numpy(np.stack([window.inputs for window in windows]))
             logits = engine.score(inputs, first=inputs.shape[1] - scored).flatten(0, 1)

@@ -17,7 +17,7 @@ from workflow.tradeoff.errors import CellFailure
 from workflow.tradeoff.measure import pairs, under_load
 from workflow.tradeoff.measure.pairs import PROOF, Plan
 from workflow.tradeoff.measure.process import Runner
-from workflow.tradeoff.run import environment, machines
+from workflow.tradeoff.run import environment, hang, machines
 from workflow.tradeoff.variants import VARIANTS
 
 SCHEMA = 2  # of the file; 1 had no turns
@@ -56,10 +56,12 @@ def measure(args) -> dict:
     for name in ("model_folder", "device", "threads"):
         flags += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
     fresh = args.device == "cuda"  # nothing that may have touched CUDA is forked
-    cell = Runner(args.variant, args.artifact, tuple(flags), fresh, model=args.model_folder)
+    limit = hang.Limit("measure", args.hung_after_s, args.output)
+    common = {"fresh": fresh, "model": args.model_folder, "limit": limit}
+    cell = Runner(args.variant, args.artifact, tuple(flags), **common)
     baseline = None
     if args.variant != args.baseline:
-        baseline = Runner(args.baseline, args.baseline_artifact, tuple(flags), fresh, model=args.model_folder)
+        baseline = Runner(args.baseline, args.baseline_artifact, tuple(flags), **common)
     plan = Plan(
         load={"prompt_tokens": args.prompt_tokens, "new_tokens": args.new_tokens},
         **{name: getattr(args, name) for name in ("warmup", "turns", "pairs", "precision", "budget_s", "study_runs")},
@@ -96,6 +98,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--pairing", choices=("auto", "apart"), required=True)
     parser.add_argument("--loads", type=loads.parse, default=[], metavar="JSON", help="further loads, each as its Load")
     parser.add_argument("--device", choices=("cpu", "cuda"), required=True)
+    hang.add_flag(parser)
     machines.add_flag(parser)
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args(argv)

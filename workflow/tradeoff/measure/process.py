@@ -14,16 +14,23 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from workflow.tradeoff.errors import CellFailure
-from workflow.tradeoff.run import fork, interpreter, shortage
+from workflow.tradeoff.run import fork, hang, interpreter, shortage
 from workflow.tradeoff.variants import VARIANTS, flags
 
 SERVER = "workflow.tradeoff.measure.sample:main"
-LAST_S = 10  # seconds that a process has for its end
+DOING = {
+    "warm": "untimed generations",
+    "turn": "a timed generation",
+    "study": "the study's protocol",
+    "memory": "its memory",
+    "held": "its cache",
+    "proof": "its proof",
+}  # what a command asks for, in words
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,8 @@ class Runner:
     """What a process of a role (the cell or its baseline) runs.
 
     flags: those of ``sample`` that both roles have. fresh: a new interpreter, its engine's, not forked. server: the
-    function that serves. model: the folder of the tokenizer, where the texts' tokens are to be shared.
+    function that serves. model: the folder of the tokenizer, where the texts' tokens are to be shared. limit: how long
+    it may take for one answer.
     """
 
     variant: str
@@ -40,6 +48,7 @@ class Runner:
     fresh: bool = False
     server: str = SERVER
     model: Path | None = None
+    limit: hang.Limit = hang.NONE
 
     def start(self, meanwhile: Callable[[], None] = lambda: None) -> "Process":
         """A new process; ``meanwhile`` is done while it loads."""
@@ -77,7 +86,7 @@ class Process:
     """
 
     def __init__(self, runner: Runner, meanwhile: Callable[[], None] = lambda: None):
-        self.runner, self.ended = runner, None
+        self.runner, self.ended, self.doing = runner, None, "load"
         python = interpreter.of(VARIANTS[runner.variant]) if runner.fresh else ""
         # not a pipe: nobody reads it while it speaks
         self.log = os.fdopen(os.memfd_create("log"), "w+b")
@@ -100,6 +109,7 @@ class Process:
 
     def ask(self, do: str, **details) -> dict:
         """The answer to a command; the process runs from now until it has given it."""
+        self.doing = words(do, details.get("load"))
         os.kill(self.pid, signal.SIGCONT)
         try:
             self.channel.sendall((json.dumps({"do": do, **details}) + "\n").encode())
@@ -110,9 +120,11 @@ class Process:
         return result
 
     def _answer(self) -> dict:
+        wait = hang.Wait(self.runner.limit)
         while not select.select([self.channel], [], [], 0.2)[0]:
             if self._over():
                 raise self._death()
+            self._lose_patience(wait)
         line = self.answers.readline()
         if not line:
             raise self._death()
@@ -125,9 +137,20 @@ class Process:
     def _stop(self) -> None:
         """Stop it, and wait until it is."""
         os.kill(self.pid, signal.SIGSTOP)
-        _, status = os.waitpid(self.pid, os.WUNTRACED)
-        if not os.WIFSTOPPED(status):
-            self.ended = status
+        wait = hang.Wait(self.runner.limit)
+        while not (found := os.waitpid(self.pid, os.WUNTRACED | os.WNOHANG))[0]:
+            time.sleep(0.0005)
+            self._lose_patience(wait)
+        if not os.WIFSTOPPED(found[1]):
+            self.ended = found[1]
+
+    def _lose_patience(self, wait: hang.Wait) -> None:
+        """End it, and raise CellFailure ``hung``, once it has taken too long."""
+        if wait.over():
+            stood = hang.end(self.pid, lambda: self._said().decode(errors="replace"))
+            self.ended = signal.SIGKILL
+            os.write(2, self._said())
+            raise wait.limit.failure(self.doing, stood)
 
     def _over(self) -> bool:
         if self.ended is None:
@@ -138,25 +161,30 @@ class Process:
     def _death(self) -> Exception:
         """What its end means."""
         self._wait()
-        self.log.seek(max(0, self.log.seek(0, os.SEEK_END) - fork.TAIL))
-        tail = self.log.read()
+        tail = self._said()
         os.write(2, tail)
         text = tail.decode(errors="replace")
         code = os.waitstatus_to_exitcode(self.ended)
         return fork.failure(code, text, VARIANTS[self.runner.variant], self.runner.artifact, self.before)
 
+    def _said(self) -> bytes:
+        """The end of what it wrote to its standard error."""
+        file = self.log.fileno()
+        return os.pread(file, fork.TAIL, max(0, os.fstat(file).st_size - fork.TAIL))
+
     def _wait(self) -> None:
-        """Wait for its end, and bring it about where it does not come."""
-        deadline = time.monotonic() + LAST_S
-        while not self._over():
-            if time.monotonic() > deadline:
-                os.kill(self.pid, signal.SIGKILL)
-            time.sleep(0.005)
+        """Wait for its end, and bring it about where it does not come; one that its driver holds is given up."""
+        for bring_about in (lambda pid: None, hang.kill):
+            if not self._over():
+                bring_about(self.pid)
+                self.ended = hang.reap(self.pid)
+        if self.ended is None:
+            self.ended = signal.SIGKILL
 
     def close(self) -> None:
         """End it."""
         if not self._over():
-            os.kill(self.pid, signal.SIGKILL)
+            hang.kill(self.pid)
             self._wait()
         self.answers.close()
         self.channel.close()
@@ -167,3 +195,12 @@ class Process:
 
     def __exit__(self, *_) -> None:
         self.close()
+
+
+def words(do: str, load: Mapping | None) -> str:
+    """What a command asks for."""
+    if not load:
+        return DOING.get(do, do)
+    many = load.get("sequences", 1)
+    at_once = f"{many} sequences of " if many > 1 else ""
+    return f"{DOING[do]}, {at_once}{load['prompt_tokens']} prompt and {load['new_tokens']} new tokens"

@@ -9,46 +9,53 @@ which no forked process can use then. By hand, and so is a fresh one started:
     python -m workflow.tradeoff.run.fork workflow.tradeoff.evaluate.__main__:main --variant torch-fp32 ...
 """
 
-import ctypes
 import gc
 import importlib
 import os
 import select
-import signal
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 
 from workflow.tradeoff import errors
 from workflow.tradeoff.errors import CellFailure, UserError
-from workflow.tradeoff.run import shortage
+from workflow.tradeoff.run import hang, shortage
 from workflow.tradeoff.variants import Variant
 
 # whether there is a GPU is asked without touching it, so that the forked processes can
 os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
 TAIL = 20_000  # bytes of a process's last words that are kept
-PARENT_DIES = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 
 Main = Callable[[list[str]], None]
 
 
 def start(
-    target: str | Main, arguments: list[str], stderr: int, fresh: bool, keep: Sequence[int] = (), python: str = ""
+    target: str | Main,
+    arguments: list[str],
+    stderr: int,
+    fresh: bool,
+    keep: Sequence[int] = (),
+    python: str = "",
+    place: int | None = None,
 ) -> int:
     """Id of a new process that does ``target(arguments)`` and dies with this one.
 
     target: ``package.module:function``, or for a fork the function itself. stderr: file descriptor that its standard
     error goes to. fresh: a new interpreter instead of a fork, ``python`` if that is another than this one. keep:
-    further descriptors that it has under the same numbers.
+    further descriptors that it has under the same numbers. place: one of these, that ``hang.at`` writes to.
     """
     sys.stdout.flush()
     sys.stderr.flush()
     if fresh:
         command = [python or sys.executable, "-m", "workflow.tradeoff.run.fork", target, *arguments]
-        process = subprocess.Popen(command, stderr=stderr, stdin=subprocess.DEVNULL, pass_fds=keep)
+        told = {} if place is None else {hang.DESCRIPTOR: str(place)}
+        process = subprocess.Popen(
+            command, stderr=stderr, stdin=subprocess.DEVNULL, pass_fds=keep, env={**os.environ, **told}
+        )
         process.returncode = 0  # it is waited for by its id, as a forked one is
         return process.pid
     main = target if callable(target) else found(target)  # imported here, so that the next ones need not
@@ -59,7 +66,7 @@ def start(
     try:
         os.dup2(stderr, 2)
         sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
-        perform(main, arguments)
+        perform(main, arguments, place)
         code = 0
     except SystemExit as stop:
         print(stop.code, file=sys.stderr)
@@ -70,9 +77,9 @@ def start(
         os._exit(code)
 
 
-def perform(main: Main, arguments: list[str]) -> None:
+def perform(main: Main, arguments: list[str], place: int | None = None) -> None:
     """``main(arguments)`` in this new process; a UserError is SystemExit with one line."""
-    ctypes.CDLL(None).prctl(PARENT_DIES, signal.SIGKILL)  # one that is stopped would otherwise outlive a killed parent
+    hang.begin(place)
     errors.guard(main, arguments)
 
 
@@ -98,40 +105,64 @@ def importing():
 
 
 def run(
-    target: str | Main, arguments: list[str], quiet: bool = False, fresh: bool = False, python: str = ""
+    target: str | Main,
+    arguments: list[str],
+    quiet: bool = False,
+    fresh: bool = False,
+    python: str = "",
+    limit: hang.Limit = hang.NONE,
 ) -> tuple[int, str]:
     """Exit code of ``target(arguments)`` in a process of its own, negative for a signal, and its last words.
 
     These are the end of its standard error. What the process says is passed on as it comes; if quiet, only at its
-    end, and only when it failed.
+    end, and only when it failed. One that gets nowhere (``hang.at``) for longer than ``limit`` is ended, with all that
+    it started: CellFailure ``hung``.
     """
     reader, writer = os.pipe()
-    child = start(target, arguments, writer, fresh, python=python)
+    place = hang.Place()
+    child = start(target, arguments, writer, fresh, [place.file], python, place.file)
     os.close(writer)
     try:
-        code, tail = _follow(child, reader, quiet)
+        code, tail = _follow(child, reader, quiet, place, limit)
     finally:
         os.close(reader)
+        place.close()
     if quiet and code:
         os.write(2, tail)
     return code, tail.decode(errors="replace")
 
 
-def _follow(child: int, reader: int, quiet: bool) -> tuple[int, bytes]:
+def _follow(child: int, reader: int, quiet: bool, place: hang.Place, limit: hang.Limit) -> tuple[int, bytes]:
     """Exit code and last words of ``child``, at its end, which helpers of it that hold the pipe may outlive."""
-    tail, ended = b"", None
-    while True:
-        ready, _, _ = select.select([reader], [], [], 0 if ended else 0.05)
+    tail, ended, wait = b"", None, hang.Wait(limit)
+
+    def read(wait_s: float) -> bytes:
+        nonlocal tail
+        ready, _, _ = select.select([reader], [], [], wait_s)
         chunk = os.read(reader, 65536) if ready else b""
         if not quiet:
             os.write(2, chunk)
         tail = (tail + chunk)[-TAIL:]
+        if ready and not chunk:  # the end of the pipe without the end of the process
+            time.sleep(wait_s)
+        return chunk
+
+    def said() -> str:
+        read(0)
+        return tail.decode(errors="replace")
+
+    while True:
+        chunk = read(0 if ended else 0.05)
         if ended and not chunk:
             return os.waitstatus_to_exitcode(ended[1]), tail
         if ended is None:
-            # the end of the pipe without the end of the process: nothing is left to do but wait for it
-            process, status = os.waitpid(child, os.WNOHANG if chunk or not ready else 0)
+            process, status = os.waitpid(child, os.WNOHANG)
             ended = (process, status) if process else None
+        if ended is None and wait.over(place.news()):
+            stood = hang.end(child, said)
+            if quiet:
+                os.write(2, tail)
+            raise limit.failure(place.words(), stood)
 
 
 def failure(code: int, text: str, variant: Variant, artifact, before: shortage.Available) -> Exception:
@@ -154,4 +185,5 @@ def failure(code: int, text: str, variant: Variant, artifact, before: shortage.A
 
 
 if __name__ == "__main__":
-    perform(found(sys.argv[1]), sys.argv[2:])
+    descriptor = os.environ.pop(hang.DESCRIPTOR, None)  # of this process, and of none that it starts
+    perform(found(sys.argv[1]), sys.argv[2:], None if descriptor is None else int(descriptor))

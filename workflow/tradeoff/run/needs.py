@@ -144,5 +144,7 @@ def _learned(size: Size, device: str, variant: Variant | None, threads: int) -> 
 def minutes(
     stage: str, size: Size, config: Mapping, device: str, variant: Variant | None = None, threads: int = 1
 ) -> int:
-    """Minutes to ask a scheduler for: ``seconds`` with a margin."""
-    return FLOOR_MINUTES + math.ceil(MARGIN * seconds(stage, size, config, device, variant, threads) / 60)
+    """Minutes to ask a scheduler for: ``seconds`` with a margin, in which a cell that hangs can be ended first."""
+    expected = seconds(stage, size, config, device, variant, threads)
+    hung = config["hung_after_s"] if stage in ("measure", "evaluate") else 0
+    return FLOOR_MINUTES + math.ceil(max(MARGIN * expected, expected + hung) / 60)
