@@ -9,7 +9,8 @@ import pytest
 
 from workflow.tradeoff import errors, variants
 from workflow.tradeoff.errors import UserError
-from workflow.tradeoff.variants import VARIANTS, build, schema
+from workflow.tradeoff.settings import schema
+from workflow.tradeoff.variants import VARIANTS, build
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTED = (ROOT / "config" / "README.md").read_text()

@@ -1,7 +1,7 @@
 """The variants: every way to run a model, as data. A variant is an engine, a recipe, and options.
 
 The known ones are presets (``workflow/presets.yaml``); a config defines its own in the same form. What an engine and a
-quantizer can be told stands in ``workflow/schemas/variants.yaml``, with defaults and bounds.
+quantizer can be told stands in ``workflow/schemas/variants.yaml``, with defaults and bounds; ``settings`` checks it.
 
     VARIANTS["onnx-int4-kv"].recipe["block"]        32
     define({"int4-g128": {"engine": "onnx", "recipe": {"quantizer": "matmul-nbits", "bits": 4, "block": 128}}})
@@ -11,14 +11,14 @@ import argparse
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 import yaml
 
 from workflow.tradeoff.errors import UserError
+from workflow.tradeoff.settings import chosen, known, recipe_of, schema
 
 FOLDER = Path(__file__).parents[1]
 REFERENCE = "torch-fp16"  # the study's baseline
@@ -27,8 +27,6 @@ KEYS = ("engine", "recipe", "options", "checkpoint", "label")
 PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 CACHELESS = ("gguf", "packed")  # files that have no choice of a cache in them
 WIDTHS = {"fp32": 32, "fp16": 16, "bf16": 16}
-
-
 # bits that a matrix may get where a recipe asks for an average
 WIDER = (4, 8)
 FINER = (3, 4, 5, 6, 8)
@@ -204,98 +202,26 @@ def slug(recipe: Mapping) -> str:
     return "-".join([recipe["quantizer"], *told])
 
 
-@cache
-def schema() -> dict:
-    """Engines and quantizers: ``workflow/schemas/variants.yaml``."""
-    return yaml.safe_load((FOLDER / "schemas" / "variants.yaml").read_text())
-
-
 def build(name: str, given: Mapping, where: str = "") -> Variant:
     """The variant that ``given`` defines, defaults filled in; UserError names the key that is wrong."""
     where = where or f"define.{name}"
     if not NAME.fullmatch(name):
         raise UserError(f"config key {where}: a variant's name is made of a-z, 0-9, '_' and '-', at most 64: rename it")
-    _known(given, KEYS, where)
+    known(given, KEYS, where)
     engines = schema()["engines"]
     engine = given.get("engine")
     if engine not in engines:
         raise UserError(f"config key {where}.engine: {engine!r} is no engine: one of {', '.join(engines)}")
     checkpoint = given.get("checkpoint") or {}
     recipe = {"quantizer": "checkpoint"} if checkpoint and "recipe" not in given else given.get("recipe") or {}
-    recipe = _recipe(engine, recipe, f"{where}.recipe")
+    recipe = recipe_of(engine, recipe, f"{where}.recipe")
     if bool(checkpoint) != (recipe["quantizer"] == "checkpoint"):
         raise UserError(
             f"config key {where}: the recipe `checkpoint` and the key `checkpoint` belong together: give both"
         )
-    options = _settings(given.get("options") or {}, engines[engine]["options"], f"{where}.options", f"engine {engine}")
+    options = chosen(given.get("options") or {}, engines[engine]["options"], f"{where}.options", f"engine {engine}")
     devices = tuple(engines[engine]["devices"])
     return Variant(name, engine, recipe, options, checkpoint, devices, given.get("label") or name)
-
-
-def _recipe(engine: str, given: Mapping, where: str) -> dict:
-    taken = schema()["engines"][engine]
-    if not isinstance(given, Mapping):
-        raise UserError(f"config key {where}: give a mapping, not {given!r}")
-    quantizer = given.get("quantizer")
-    if quantizer not in taken["quantizers"]:
-        raise UserError(
-            f"config key {where}.quantizer: {quantizer!r} is not made for the engine {engine}: "
-            f"one of {', '.join(taken['quantizers'])}"
-        )
-    keys = schema()["quantizers"][quantizer]["properties"]
-    rest = {key: value for key, value in given.items() if key != "quantizer"}
-    recipe = {"quantizer": quantizer, **_settings(rest, keys, where, f"quantizer {quantizer}")}
-    for key, values in schema()["quantizers"][quantizer].get("needs", {}).items():
-        for other, value in values.get(recipe.get(key), {}).items():
-            if recipe[other] != value:
-                raise UserError(f"config key {where}.{key}: {recipe[key]} needs {other}: {value}, not {recipe[other]}")
-    for key, values in taken.get("only", {}).items():
-        if key in recipe and recipe[key] not in values:
-            able = ", ".join(map(str, values))
-            raise UserError(f"config key {where}.{key}: the engine {engine} has no {recipe[key]}: one of {able}")
-    return recipe
-
-
-def _settings(given: Mapping, keys: Mapping, where: str, what: str) -> dict:
-    """Every setting of ``keys`` that has a meaning, given or by default; UserError for one that is wrong or missing."""
-    _known(given, keys, where)
-    found: dict = {}
-    for key, part in keys.items():
-        unmet = [f"{other}: {value}" for other, value in part.get("when", {}).items() if found.get(other) != value]
-        if unmet:
-            if key in given:
-                raise UserError(f"config key {where}.{key}: {what} takes it only with {', '.join(unmet)}: remove it")
-            continue
-        if key not in given and "default" not in part:
-            raise UserError(f"config key {where}.{key} is missing: {what} needs it. {part['description']}")
-        value = given.get(key, part.get("default"))
-        _bound(value, part, f"{where}.{key}")
-        if "above" in part and value and value <= found[part["above"]]:
-            least = f"{part['above']}: {found[part['above']]}"
-            raise UserError(f"config key {where}.{key}: {value} is not above {least}: give more, or 0 for none")
-        if "beside" in part and value and not found[part["beside"]]:
-            raise UserError(f"config key {where}.{key}: {what} takes it only with {part['beside']}: remove it")
-        found[key] = float(value) if part["type"] == "number" else value
-    return found
-
-
-def _known(given: object, keys: Iterable[str], where: str) -> None:
-    if not isinstance(given, Mapping):
-        raise UserError(f"config key {where}: give a mapping, not {given!r}")
-    if unknown := [key for key in given if key not in keys]:
-        raise UserError(f"config key {where}.{unknown[0]} is unknown: known are {', '.join(keys) or 'none'}")
-
-
-def _bound(value: object, part: Mapping, where: str) -> None:
-    kinds = {"integer": int, "number": (int, float), "boolean": bool, "string": str}
-    right = isinstance(value, kinds[part["type"]]) and (part["type"] == "boolean" or not isinstance(value, bool))
-    if not right:
-        raise UserError(f"config key {where}: {value!r} is no {part['type']}: correct it. {part['description']}")
-    if "enum" in part and value not in part["enum"]:
-        raise UserError(f"config key {where}: {value!r} is unknown: one of {', '.join(map(str, part['enum']))}")
-    if not part.get("minimum", value) <= value <= part.get("maximum", value):
-        low, high = part.get("minimum", "any"), part.get("maximum", "any")
-        raise UserError(f"config key {where}: {value} is out of bounds: {low} to {high}. {part['description']}")
 
 
 def presets() -> dict[str, Variant]:
@@ -325,9 +251,9 @@ def flags(*names: str) -> list[str]:
 def add_flag(parser: argparse.ArgumentParser) -> None:
     """Let a stage take ``--define``, before the flags whose values are variants."""
 
-    def known(text: str) -> dict:
+    def defined(text: str) -> dict:
         definitions = json.loads(text)
         define(definitions)
         return definitions
 
-    parser.add_argument("--define", type=known, default={}, metavar="JSON", help="variants of the config, by name")
+    parser.add_argument("--define", type=defined, default={}, metavar="JSON", help="variants of the config, by name")

@@ -11,7 +11,6 @@ from onnx import numpy_helper
 
 from tests import tiny
 from workflow.tradeoff import engines, files
-from workflow.tradeoff.engines.onnx import profile_proof
 from workflow.tradeoff.engines.onnx_graph import graph_proof
 from workflow.tradeoff.errors import CellFailure
 from workflow.tradeoff.prepare import dynamic, export, matmul_nbits, onnx_file, quantize
@@ -228,27 +227,6 @@ def more(part: str) -> bool:
     return part == "lm_head" or part.startswith("1")
 
 
-@pytest.mark.parametrize(
-    ("name", "kept"),
-    [
-        ("/model/layers.29/self_attn/v_proj/MatMul", True),
-        ("/model/layers.29/self_attn/q_proj/MatMul", False),
-        ("/model/layers.29/mlp/gate_proj/MatMul", False),
-        ("/transformer/h.29/mlp/dense_4h_to_h/MatMul", True),
-        ("/transformer/h.29/self_attention/query_key_value/MatMul", True),
-        ("/transformer/h.29/attn/c_proj/MatMul", False),  # the way out of attention, not of the MLP
-        ("/model/decoder/layers.29/fc2/MatMul", True),
-        ("/model/decoder/layers.29/fc1/MatMul", False),
-        ("/gpt_neox/layers.29/attention/query_key_value/Gemm_MatMul", True),
-        ("/model/layers.3/mlp/down_proj/MatMul", False),  # neither in an eighth at the ends nor a third between
-    ],
-)
-def test_the_matrices_that_matter_are_known_by_the_names_of_each_family(name, kept):
-    names = [name, "/model/layers.29/self_attn/o_proj/MatMul", "/model/layers.29/mlp/down_proj/MatMul", "/lm_head"]
-    assert (name in matmul_nbits.wider(names, "mix")) == kept
-    assert matmul_nbits.wider(names, "head") == {"/lm_head"} and matmul_nbits.wider(names, "none") == set()
-
-
 SETTINGS = [
     {"bits": 4, "block": 128},
     {"bits": 4, "symmetric": False},
@@ -303,17 +281,6 @@ def test_the_onnx_proof_lists_providers_and_nodes(artifacts):
     assert list(proof["providers"]) == ["CPUExecutionProvider"]
     assert proof["nodes"]["MatMulInteger"] == 15 and proof["nodes"]["DynamicQuantizeLinear"] > 0
     assert proof["memcpy"] == 0 and proof["heavy_elsewhere"] == {} and proof["cache"]
-
-
-def test_a_heavy_node_on_another_provider_is_seen():
-    def event(name, op, provider):
-        return {"cat": "Node", "name": f"{name}_kernel_time", "args": {"op_name": op, "provider": provider}}
-
-    cuda, cpu = "CUDAExecutionProvider", "CPUExecutionProvider"
-    events = [event("a", "MatMul", cuda), event("b", "MatMulInteger", cpu), event("c", "MemcpyToHost", cuda)]
-    found = profile_proof(events * 2, cuda)
-    assert found["heavy_elsewhere"] == {"MatMulInteger": 1}
-    assert found["memcpy"] == 1 and found["providers"] == {cuda: 2, cpu: 1}
 
 
 def test_a_variant_that_does_not_run_here_is_data(artifacts):

@@ -7,7 +7,8 @@ import math
 
 import pandas as pd
 
-from workflow.tradeoff.variants import VARIANTS, schema
+from workflow.tradeoff.settings import schema
+from workflow.tradeoff.variants import VARIANTS
 
 STUDY_CONVENTION = "study"
 SHOWN = ("model", "variant", "precision")
