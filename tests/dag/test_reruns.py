@@ -20,9 +20,7 @@ def test_nothing_to_do_after_a_full_run(study):
     assert study.planned() == {}
 
 
-def test_a_figure_and_the_limit_of_what_hangs_rerun_figures_and_report_only(study):
-    """A limit changes no cell that finished."""
-    study.configure(lambda config: config.update(hung_after_s=60))
+def test_editing_a_figure_reruns_figures_and_report_only(study):
     study.edit("workflow/tradeoff/report/figures.py", append("\n# another colour\n"))
     planned = set(study.planned())
     assert {"figures", "report"} <= planned
@@ -87,7 +85,8 @@ def test_changing_one_models_config_touches_its_cells_alone(study):
         assert planned[rule] and all("/gpt2/" in path for path in planned[rule]), rule
 
 
-def test_a_statistic_never_reruns_a_measurement(study):
+def test_a_statistic_never_reruns_a_measurement_nor_does_the_limit_of_what_hangs(study):
+    study.configure(lambda config: config.update(hung_after_s=60))
     study.edit("workflow/tradeoff/stats.py", append("\n# another interval\n"))
     planned = set(study.planned())
     assert "summarize" in planned
