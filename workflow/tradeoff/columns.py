@@ -136,10 +136,14 @@ GROUPS: dict[str, dict[str, str]] = {
     "Proof": {
         "quantized_fraction": "Share of the weights of a step's matrices that are stored in the variant's own bits.",
         "bytes_per_token": "Bytes that one decoded token must read: weights once, and the cache.",
-        "mbu_pct": "Model bandwidth utilization: bytes_per_token × decode speed in percent of the memory bandwidth "
-        "that was measured in the same run. Near 100 no faster run is possible without fewer bytes.",
-        "roofline_label": "What holds the cell back: bandwidth-bound, launch-bound, compute-bound, recompute-bound "
-        "(no cache: the whole text is run again for each token) or fallback-bound.",
+        "bandwidth_gb_per_s": "Memory bandwidth that was measured beside the cell, in one of its own processes, by "
+        "reading a block larger than the caches: 1e9 bytes a second. Where others use the machine it differs from cell "
+        "to cell, and mbu_pct with it.",
+        "mbu_pct": "Model bandwidth utilization: bytes_per_token × decode_tokens_per_s in percent of "
+        "bandwidth_gb_per_s. Near 100 no faster run is possible without fewer bytes.",
+        "roofline_label": "What holds the cell back: bandwidth-bound (mbu_pct is 50 or more), below it launch-bound on "
+        "a GPU and compute-bound on a CPU; whatever mbu_pct is, recompute-bound (no cache: the whole text is run again "
+        "for each token) or fallback-bound (heavy nodes ran elsewhere).",
         "artifact": "First digits of the digest of the files that ran. The report's table of artifacts has it whole, "
         "with the folder whose manifest.json has the sha256 of each file.",
         "environment": "First digits of the digest of the environment that the cell ran in.",

@@ -2,8 +2,10 @@
 
 import xml.etree.ElementTree as ET
 
+import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.markers import CARETLEFT
 from matplotlib.text import Text
 
 from tests import synthetic
@@ -143,3 +145,54 @@ def test_every_variant_has_its_own_look():
     looks = [(style.colour(name), style.marker(name)["marker"], style.hollow(name)) for name in VARIANTS]
     doubles = [name for name, look in zip(VARIANTS, looks, strict=True) if looks.count(look) > 1]
     assert not doubles
+
+
+def test_divergence_draws_what_its_table_says_and_what_lies_below_the_axis_in_words(four, tmp_path):
+    summary = pd.read_csv(four / "summary.csv")
+    kl = {"onnx-fp32": (0, 2.7e-7, 5.6e-7, 8.3e-8), "onnx-fp32-kv": (-2e-8, 0, 0, 1e-12)}
+    for variant, values in kl.items():
+        cell = (summary["model"] == "tiny-a") & (summary["variant"] == variant)
+        summary.loc[cell, ["kl_p50", "kl_p90", "kl_p99", "kl_mean"]] = values
+    summary.to_csv(tmp_path / "summary.csv", index=False)
+    figure, rows = figures.divergence(tmp_path), style.variants(summary)
+    for axis, model in zip(figure.axes, synthetic.MODELS, strict=True):
+        for cell in summary[(summary["model"] == model) & summary["kl_mean"].notna()].itertuples():
+            if cell.variant == cell.baseline or (cell.variant == "onnx-fp32-kv" and model == "tiny-a"):
+                continue
+            marks = [line for line in axis.lines if set(line.get_ydata()) == {rows.index(cell.variant)}]
+            means = [line for line in marks if line.get_marker() == style.marker(cell.variant)["marker"]]
+            assert [line.get_xdata()[0] for line in means] == [cell.kl_mean] and cell.kl_mean > axis.get_xlim()[0]
+    axis = figure.axes[0]
+    for variant, words in (("onnx-fp32", "median 0"), ("onnx-fp32-kv", "median -2e-08, 90% 0, 99% 0, mean 1e-12")):
+        row, edge = rows.index(variant), axis.get_xlim()[0]
+        assert words in [text.get_text() for text in axis.texts if text.xy[1] == row]
+        arrows = [line.get_xdata()[0] for line in axis.lines if line.get_marker() == CARETLEFT]
+        assert arrows == [edge, edge]
+        shape = style.marker(variant)["marker"]
+        drawn = [line.get_xdata()[0] for line in axis.lines if line.get_marker() == shape and row in line.get_ydata()]
+        assert drawn == ([8.3e-8] if variant == "onnx-fp32" else [])
+    style.plt.close(figure)
+
+
+def test_the_roofline_agrees_with_the_bandwidth_beside_each_cell(four, tmp_path):
+    summary = pd.read_csv(four / "summary.csv")
+    known = summary["mbu_pct"].notna()
+    beside = 10 + np.arange(len(summary)) % 20.0
+    for name, values in (
+        ("bandwidth_gb_per_s", beside),
+        ("mbu_pct", summary["bytes_per_token"] * summary["decode_tokens_per_s"] / beside / 1e7),
+    ):
+        summary.loc[known, name] = values[known]
+    summary.to_csv(tmp_path / "summary.csv", index=False)
+    figure, rows = figures.roofline(tmp_path), style.variants(summary)
+    figure.canvas.draw()
+    for axis, model in zip(figure.axes, synthetic.MODELS, strict=True):
+        bars = {round(bar.get_y() + bar.get_height() / 2): bar.get_width() for bar in axis.patches}
+        for cell in summary[known & (summary["model"] == model)].itertuples():
+            row = rows.index(cell.variant)
+            assert bars[row] == cell.mbu_pct
+            (text,) = [text for text in axis.texts if text.xy[1] == row]
+            assert text.get_text().startswith(f"{cell.mbu_pct:.0f}%: ")
+            assert text.get_text().endswith(f" of {cell.bandwidth_gb_per_s:.0f} GB/s")
+            assert Text.get_window_extent(text).x1 < axis.bbox.x1
+    style.plt.close(figure)

@@ -127,3 +127,10 @@ def test_energy_is_a_token_and_a_second_or_absent_with_the_reason():
     assert batch["joules_per_token"] == pytest.approx(line["joules_per_token"] / 4) and batch["watts"] == 5
     line = rows_speed.speed_columns(speed(lambda run, sample: sample.update(energy={"reason": "nothing measures it"})))
     assert line["energy_source"] == "nothing measures it" and "joules_per_token" not in line
+
+
+def test_the_bandwidth_beside_a_cell_is_in_its_row_and_makes_its_utilization(tmp_path):
+    row = table(tmp_path).loc["torch-bf16"]
+    assert row["bandwidth_gb_per_s"] == 14
+    moved = row["bytes_per_token"] * row["decode_tokens_per_s"] / 1e9
+    assert row["mbu_pct"] == pytest.approx(100 * moved / row["bandwidth_gb_per_s"])

@@ -6,23 +6,26 @@
 A PNG is written where the output's name ends so. ``tradeoff`` also reads pareto.csv, which decide writes.
 """
 
-import itertools
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.markers import CARETLEFT
 from matplotlib.patches import Patch
 
 from workflow.tradeoff import errors, variants
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.report import places, style
+from workflow.tradeoff.report.figures_growth import growth
 from workflow.tradeoff.report.figures_launch import launch
 from workflow.tradeoff.report.figures_loads import loads
-from workflow.tradeoff.report.figures_scatter import growth, roofline
+from workflow.tradeoff.report.figures_roofline import roofline
 from workflow.tradeoff.report.figures_tradeoff import WIDEST, tradeoff
 from workflow.tradeoff.words import number
+
+KL = {"kl_p50": "median", "kl_p90": "90%", "kl_p99": "99%", "kl_mean": "mean"}
+LEAST_KL = 1e-9  # nats: below it a divergence is rounding of the log-probabilities
 
 
 def speed(tables: Path) -> Figure:
@@ -32,11 +35,11 @@ def speed(tables: Path) -> Figure:
         return style.empty("No decode speed was measured.")
     figure, panels = style.rows_by_model(summary)
     limits: dict = {}
-    for axis, place, cell in _cells(summary, panels):
+    for axis, place, cell in style.cells(summary, panels):
         if pd.isna(cell.decode_tokens_per_s):
             style.gap(axis, place, cell.status)
             continue
-        _bar(axis, place, cell.variant, cell.decode_tokens_per_s)
+        style.bar(axis, place, cell.variant, cell.decode_tokens_per_s)
         low, high = cell.decode_tokens_per_s_low, cell.decode_tokens_per_s_high
         style.whiskers(axis, cell.decode_tokens_per_s, place, low, high, "black")
         if cell.variant == cell.baseline:
@@ -62,7 +65,7 @@ def latency(tables: Path) -> Figure:
         return style.empty("No inter-token latency was measured.")
     wide = itl.pivot(index=["model", "variant"], columns="quantile_pct", values="itl_ms")
     figure, panels = style.rows_by_model(summary)
-    for axis, place, cell in _cells(summary, panels):
+    for axis, place, cell in style.cells(summary, panels):
         if (cell.model, cell.variant) not in wide.index:
             style.gap(axis, place, cell.status)
             continue
@@ -92,11 +95,11 @@ def memory(tables: Path) -> Figure:
     if summary["weight_mb"].notna().sum() == 0:
         return style.empty("No memory was measured.")
     figure, panels = style.rows_by_model(summary)
-    for axis, place, cell in _cells(summary, panels):
+    for axis, place, cell in style.cells(summary, panels):
         if pd.isna(cell.weight_mb):
             style.gap(axis, place, cell.status)
             continue
-        _bar(axis, place, cell.variant, cell.weight_mb)
+        style.bar(axis, place, cell.variant, cell.weight_mb)
         cache = 0 if pd.isna(cell.cache_mb) else cell.cache_mb
         axis.barh(place, cache, left=cell.weight_mb, height=0.62, color=style.GREY)
         axis.plot(cell.peak_mb, place, marker="o", color="black", markersize=4)
@@ -126,7 +129,7 @@ def perplexity(tables: Path) -> Figure:
     if summary["perplexity"].notna().sum() == 0:
         return style.empty("No perplexity was evaluated.")
     figure, panels = style.rows_by_model(summary)
-    for axis, place, cell in _cells(summary, panels):
+    for axis, place, cell in style.cells(summary, panels):
         if pd.isna(cell.perplexity) or cell.status == "diverged":
             style.gap(axis, place, cell.status if cell.status != "ok" else cell.accuracy_status)
             continue
@@ -150,7 +153,7 @@ def delta_nll(tables: Path) -> Figure:
     if summary["delta_nll"].notna().sum() == 0:
         return style.empty("No change of NLL was evaluated.")
     figure, panels = style.rows_by_model(summary)
-    for axis, place, cell in _cells(summary, panels):
+    for axis, place, cell in style.cells(summary, panels):
         if pd.isna(cell.delta_nll) or cell.status == "diverged":
             fallback = cell.accuracy_status if cell.accuracy_status != "ok" else "no ratio"
             style.gap(axis, place, cell.status if cell.status != "ok" else fallback)
@@ -173,51 +176,50 @@ def divergence(tables: Path) -> Figure:
     if summary["kl_mean"].notna().sum() == 0:
         return style.empty("No divergence from a baseline was evaluated.")
     figure, panels = style.rows_by_model(summary)
-    known = summary[["kl_p50", "kl_p99"]].to_numpy()
-    floor = max(1e-9, np.nanmin(known[known > 0]) / 3) if (known > 0).any() else 1e-9
-    for axis, place, cell in _cells(summary, panels):
+    floors = {model: _floor(part) for model, part in summary.groupby("model")}
+    for axis, place, cell in style.cells(summary, panels):
         if cell.variant == cell.baseline:
             style.gap(axis, place, "baseline")
-            continue
-        if pd.isna(cell.kl_mean):
+        elif pd.isna(cell.kl_mean):
             style.gap(axis, place, cell.status if cell.status != "ok" else cell.accuracy_status)
-            continue
-        # a KL of zero, or below it by rounding, has no place on this axis: it stands at the left edge
-        middle, high, highest, mean = (max(floor, cell[name]) for name in ("kl_p50", "kl_p90", "kl_p99", "kl_mean"))
-        shade = style.colour(cell.variant)
-        axis.plot([middle, highest], [place, place], color=shade, linewidth=1.2)
-        axis.plot([middle, high], [place, place], color=shade, linewidth=5, alpha=0.55, solid_capstyle="butt")
-        axis.plot(highest, place, marker="|", color=shade, markersize=8)
-        axis.plot(mean, place, **style.marker(cell.variant))
-    for axis in panels.values():
+        else:
+            _diverged(axis, place, cell, floors[cell.model])
+    for model, axis in panels.items():
         axis.set_xscale("log")
+        axis.set_xlim(left=floors[model])
     style.legend(
         figure,
         [
             Line2D([], [], color=style.GREY, linewidth=5, alpha=0.55, label="50% to 90% of the tokens"),
             Line2D([], [], color=style.GREY, linewidth=1.2, marker="|", markersize=8, label="to 99%"),
             Line2D([], [], color=style.GREY, marker="o", linestyle="none", markersize=6, label="mean"),
+            Line2D([], [], color=style.GREY, marker=CARETLEFT, linestyle="none", label="from below the axis"),
         ],
     )
     style.label_x(figure, panels, "KL divergence from the baseline [nats/token], logarithmic")
     return figure
 
 
-def _cells(summary: pd.DataFrame, panels):
-    """(axis, place on the y axis, cell) of every model × variant; a cell that is not in the study has its status."""
-    order = style.variants(summary)
-    known = {(cell["model"], cell["variant"]): cell for _, cell in summary.iterrows()}
-    for (model, axis), (place, variant) in itertools.product(panels.items(), enumerate(order)):
-        if (model, variant) in known:
-            yield axis, place, known[model, variant]
-        else:
-            style.gap(axis, place, "not in this study")
+def _floor(part: pd.DataFrame) -> float:
+    """Where a panel of KL divergences begins: left of its least value that is more than rounding."""
+    known = part[list(KL)].to_numpy(dtype=float)
+    known = known[known >= LEAST_KL]
+    return known.min() / 2 if known.size else LEAST_KL
 
 
-def _bar(axis, place: int, variant: str, value: float) -> None:
-    hollow = style.hollow(variant)
-    shade = style.colour(variant)
-    axis.barh(place, value, height=0.62, color="white" if hollow else shade, edgecolor=shade, alpha=0.75)
+def _diverged(axis, place: int, cell, floor: float) -> None:
+    """One row of divergence. What lies below the axis, as 0 does, is an arrow at its edge and stands in words."""
+    shade, below = style.colour(cell.variant), [name for name in KL if cell[name] < floor]
+    middle, high, highest, mean = (max(floor, cell[name]) for name in KL)
+    axis.plot([middle, highest], [place, place], color=shade, linewidth=1.2)
+    axis.plot([middle, high], [place, place], color=shade, linewidth=5, alpha=0.55, solid_capstyle="butt")
+    if "kl_p99" not in below:
+        axis.plot(highest, place, marker="|", color=shade, markersize=8)
+    if "kl_mean" not in below:
+        axis.plot(mean, place, **style.marker(cell.variant))
+    if below:
+        axis.plot(floor, place, marker=CARETLEFT, color=shade, markersize=7)
+        style.note(axis, highest, place, ", ".join(f"{KL[name]} {number(cell[name])}" for name in below))
 
 
 FIGURES = {

@@ -4,8 +4,9 @@ Colour tells the engine, the marker tells the precision; a variant's special twi
 those of Okabe and Ito (2008), which stay apart for colour-blind readers and, by lightness, in grey print.
 """
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -137,6 +138,22 @@ def rows_by_model(table: pd.DataFrame, width: float = 7.2) -> tuple[Figure, dict
             for tick, variant in zip(axis.get_yticklabels(), order, strict=True):
                 tick.set_color(colour(variant))
     return figure, panels
+
+
+def cells(summary: pd.DataFrame, panels: dict[str, Axes]) -> Iterator[tuple[Axes, int, pd.Series]]:
+    """(axis, place on the y axis, cell) of every model × variant; a cell that is not in the study has its status."""
+    order = variants(summary)
+    known = {(cell["model"], cell["variant"]): cell for _, cell in summary.iterrows()}
+    for (model, axis), (place, variant) in itertools.product(panels.items(), enumerate(order)):
+        if (model, variant) in known:
+            yield axis, place, known[model, variant]
+        else:
+            gap(axis, place, "not in this study")
+
+
+def bar(axis: Axes, place: int, variant: str, value: float) -> None:
+    """A row's bar. Its row is labelled, so it is filled even where the variant's marker elsewhere is hollow."""
+    axis.barh(place, value, height=0.62, color=colour(variant), edgecolor=colour(variant), alpha=0.75)
 
 
 def label_x(figure: Figure, panels: dict[str, Axes], text: str) -> None:

@@ -216,11 +216,12 @@ def _float_size(weight_bytes: Mapping[str, int]) -> int:
 
 
 def proof_columns(cell: Cell) -> dict:
-    """Quantized fraction and the roofline."""
+    """Quantized fraction, and the roofline by the bandwidth (GB/s, of 1e9 bytes) measured beside the cell."""
     proof = cell.speed.get("proof") or {}
     read = bytes_per_token(cell)
     line = {name: proof.get(name) for name in ("quantized_fraction", "bits_per_weight")} | {"bytes_per_token": read}
     bandwidth = (cell.speed.get("bandwidth") or {}).get("bytes_per_s")
+    line["bandwidth_gb_per_s"] = bandwidth / 1e9 if bandwidth else None
     own = replicates(cell.speed, "standard", "cell")
     if bandwidth and read and own:
         rate = stats.median_interval(_values(own, samples.decode_rate)).value
