@@ -43,7 +43,7 @@ test: $(TEST) ## Linters, then unit, DAG and end-to-end tests
 	ruff format --check .
 	snakefmt --check Snakefile workflow/rules
 	snakemake --lint
-	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
+	pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 compare: $(HOST) ## Two runs side by side: make compare RUNS="results/a results/b"
 	@test "$(words $(RUNS))" = 2 || { echo 'error: name two result folders: make compare RUNS="results/a results/b"' >&2; exit 2; }

@@ -58,7 +58,7 @@ def test_the_report_opens_offline_without_an_error(page, browser):
     browser.get(page.as_uri())
     wait(lambda: "report" in browser.find_element(By.TAG_NAME, "body").text.lower())
     categories = browser.execute_script("return Object.keys(categories)")
-    assert {"Answer", "Speed", "Memory", "Accuracy", "Proof", "The study on trial"} <= set(categories)
+    assert {"Answer", "Speed", "Memory", "Accuracy", "Proof", "The paper on trial"} <= set(categories)
     assert problems(browser) == []
 
 

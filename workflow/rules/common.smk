@@ -261,7 +261,7 @@ def benchmarks_so_far(wildcards):
 
 
 def category(name):
-    return next((title for title, names in CATEGORIES.items() if name in names), "The study's tables")
+    return next((title for title, names in CATEGORIES.items() if name in names), "The paper's tables")
 
 
 def shown(path, name, kind):
@@ -269,7 +269,7 @@ def shown(path, name, kind):
     return report(
         path,
         caption=f"../../report/{kind}s/{name}.rst",
-        category="The study on trial" if name == "claims" else category(name),
+        category="The paper on trial" if name == "claims" else category(name),
         # one label: of two, Snakemake's page makes a matrix, and a gap in it leaves the page blank
         labels={"result": f"{name.replace('_', ' ')} ({kind})"},
     )

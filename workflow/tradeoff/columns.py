@@ -57,14 +57,14 @@ GROUPS: dict[str, dict[str, str]] = {
         "what speedup compares with. Another figure than in the baseline's row, which was taken at another time.",
         "baseline_ttft_ms": "The baseline's time to first token in these processes, which ttft_ratio compares with.",
         "speed_verdict": "faster or slower when the whole interval of the speedup is on that side of 1, else tie.",
-        "study_tokens_per_s": "Tokens a second by the study's protocol: its short prompt, 10 new tokens, the whole "
-        "generate call timed, reading the prompt included. New tokens divided by mean seconds.",
+        "study_tokens_per_s": "Tokens a second by the protocol of the paper on trial: its short prompt, 10 new tokens, "
+        "the whole generate call timed, reading the prompt included. New tokens divided by mean seconds.",
         "study_s_mean": "Mean seconds of such a call.",
         "study_s_median": "Median seconds of such a call: far below the mean where one call went astray.",
         "study_s_sd": "Standard deviation of these seconds, as the study gives it.",
         **_with_interval(
             "study_speedup",
-            "Speedup by the study's protocol. Where the baseline was not timed in turns by it, this is against the "
+            "Speedup by the paper's protocol. Where the baseline was not timed in turns by it, this is against the "
             "baseline's own cell, and drift of the machine between the two is in it: trust speedup first.",
         ),
         "half_width_pct": "Half the width of the speedup's interval (of the baseline: its speed's), in percent: how "

@@ -127,7 +127,8 @@ def test_a_configs_own_scenarios_lead_and_one_that_the_baseline_wins_says_so(cpu
 
 def test_figures_of_an_answer_have_their_intervals_and_the_whole_process(cpu):
     second = decided(cpu)["answer"][1]
-    assert re.search(r"tokens/s, [\d.]+ \[[\d.]+, [\d.]+\] times as fast as the baseline beside it; ", second)
+    assert re.search(r"tokens/s, [\d.]+ \[[\d.]+, [\d.]+\] times as fast as the baseline beside it \(which", second)
+    assert re.search(r"the first token after [\d.]+ ms, ", second) and "word for word the baseline's" in second
     assert re.search(r"MB of weights and cache for \d+ tokens, [\d,.]+ MB the whole process at most", second)
     assert re.search(r"perplexity \+[\d.]+ \[[+-][\d.]+, [+-][\d.]+\] %", second)
 

@@ -217,7 +217,7 @@ def test_refusals_stand_together_under_what_they_fail(rows):
 def test_noise_and_ties_are_in_the_short_form(rows):
     own = [row for row in rows if row["model"] == "tiny-a" and row["variant"] in ("torch-fp32", "torch-bf16")]
     found = scenarios.answer(own, Scenario("s", "speed"))
-    assert "within the noise" in found["cell"] and found["margin"].endswith("within the noise")
+    assert "not told apart from" in found["cell"] and found["margin"].endswith("within the noise")
     twin = {**own[0], "variant": "torch-bf16", "speed_verdict": "tie"}
     found = scenarios.answer([own[0], twin], Scenario("s", "memory"))
     assert found["margin"] == "a tie, told apart by speed" and "noise" not in found["cell"]

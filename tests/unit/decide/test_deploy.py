@@ -186,7 +186,8 @@ def test_the_folder_says_what_it_is_and_what_was_measured(study, output):
     more = {"cache_mb": 0.5, "cache_tokens": 32, "weights_from": "a GGUF file of 5.7 bits a weight (Q4_1 100%)"}
     text = (deployed(study, ["onnx-fp32-kv"], **more) / "llama/onnx-fp32-kv/README.md").read_text()
     assert "| weights and cache of 32 tokens | 3.5 MB |" in text
-    assert "| cache of the 512 tokens that it serves, at most | 8 MB |" in text  # 0.5 MB for 32
+    assert "| to be added to both where all 512 tokens are used, at most | 7.5 MB |" in text  # 0.5 MB for 32
+    assert "python deploy/llama/onnx-fp32-kv/serve.py" in text and "It takes 512 tokens" in text
     assert "was fetched as a GGUF file of 5.7 bits a weight" in text and "in no figure below" in text
     deployed(study, SERVED)
     index = json.loads((output / "deploy.json").read_text())

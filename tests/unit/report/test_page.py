@@ -218,7 +218,7 @@ def test_sections_in_the_order_of_reading(path):
     heads = re.findall(r"^## (.+)$", path.read_text(), flags=re.M)
     assert heads == [
         "The table behind it", "The trade-off", "Speed", "Serving", "Memory", "Accuracy",
-        "The study's tables, from this run's cells",
+        "The paper's tables, from this run's cells",
         "Proof of what ran", "How to read these numbers", "Environment", "How to reproduce",
         "Appendix: what the workflow itself took",
     ]  # fmt: skip

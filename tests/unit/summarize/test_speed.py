@@ -103,7 +103,7 @@ def test_a_call_that_went_astray_is_named_and_a_disturbed_one_does_not_count():
     calls[0]["total_s"] = 7.5
     own = len(rows_speed.replicates(found, "study", "cell")) * 3
     assert rows_speed.astray(found).startswith(
-        f"by the study's protocol one of {own} calls took 7.5 s, the median 0.125"
+        f"by the paper's protocol one of {own} calls took 7.5 s, the median 0.125"
     )
     calls[0]["disturbed"] = "others took 50% of a core's time"
     assert rows_speed.astray(found) == "" and rows_speed.speed_columns(found)["study_s_mean"] == pytest.approx(0.125)

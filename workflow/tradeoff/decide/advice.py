@@ -20,8 +20,8 @@ MILLION_PER_KWH = 1e6 / 3.6e6  # kilowatt-hours of a million tokens, of each jou
 # the study's use cases, each as the question that it asks
 USE_CASES = {
     "Research and development": (
-        Scenario("research", "speed", undetectable=True),
-        "the fastest variant without a detectable change of accuracy, so that results carry over",
+        Scenario("research", "speed", max_degradation_pct=1),
+        "the fastest whose perplexity is surely at most 1% worse, so that results carry over",
     ),
     "Production": (
         Scenario("production", "balanced", max_degradation_pct=5),

@@ -120,7 +120,8 @@ def figures(row: Mapping, room: int) -> list[tuple[str, str]]:
     """What a winner was measured at, in words; a figure that is not known is left out. room: tokens that it serves."""
     tokens = row["cache_tokens"]
     known = not pd.isna(tokens)
-    full = row["cache_mb"] / tokens * room if known else None
+    more = f"{number(row['cache_mb'] * (room / tokens - 1))} MB" if known else ""
+    length = f", {number(tokens)} tokens long" if known else ""
 
     def within(name: str, form: str, ends: str = "") -> str:
         low, high = (row[(ends or f"{name}_{{}}").format(end)] for end in ("low", "high"))
@@ -133,8 +134,8 @@ def figures(row: Mapping, room: int) -> list[tuple[str, str]]:
         (f"against {row['baseline']}", within("speedup", "{} times as fast")),
         ("time to the first token", within("ttft_ms", "{} ms")),
         ("weights and cache" + (f" of {number(tokens)} tokens" if known else ""), f"{number(row['memory_mb'])} MB"),
-        (f"cache of the {number(room)} tokens that it serves, at most", f"{number(full)} MB" if full else ""),
-        ("most memory of the process", f"{number(max(row['peak_mb'], row['load_peak_mb']))} MB"),
+        (f"most memory of the process{length}", f"{number(max(row['peak_mb'], row['load_peak_mb']))} MB"),
+        (f"to be added to both where all {number(room)} tokens are used, at most", more),
         ("change of perplexity", within("degradation_pct", "{}%", "degradation_{}_pct")),
     ]  # fmt: skip
     return [(name, text) for name, text in lines if text]
@@ -167,7 +168,7 @@ def describe(options, entry: Mapping, row: Mapping, environment: Mapping) -> dic
         "dtype": DTYPES.get(variant.precision, half),
         "device": device,
         "threads": _threads(row),
-        "context": context,
+        "context": rooms.get(variant.deploy, context),
         "room": rooms["llama-server"],
         "options": variant.options,
         "cache_type": variant.cache_type,
@@ -178,6 +179,7 @@ def describe(options, entry: Mapping, row: Mapping, environment: Mapping) -> dic
         "manifest": {**manifest, "mb": number(sum(file["bytes"] for file in manifest["files"].values()) / 1e6)},
         "vocabulary_lacks": manifest.get("why") if "vocabulary" in manifest and not manifest["vocabulary"] else None,
         "prompting": prompting,
+        "elsewhere": command(program.relative_to(options.results)),
         "path": asking.path(prompting),
         "body": shlex.quote(json.dumps(asking.body(prompting, example["prompt"], len(example["token_ids"]) or 100))),
         "example": example,

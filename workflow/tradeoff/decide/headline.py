@@ -64,10 +64,16 @@ def sources(rows: Sequence[Mapping]) -> list[str]:
             continue
         itself = [row["variant"] for row in own if VARIANTS[row["variant"]].recipe.get("type") == "source"]
         file = f", and {' and '.join(itself)} is that file itself" if itself else ""
+        apart = (
+            f" ({' and '.join(itself)} differs from the baseline by llama.cpp's arithmetic, which rounds what such "
+            "weights are multiplied by to 8 bits)"
+            if itself
+            else ""
+        )
         found.append(
             f"Mind where the weights come from: {model} was fetched as {stored}. The baseline's floating-point weights "
             f"were made from it{file}; every other precision was made from it too, a second rounding. What the file "
-            "lost against the original checkpoint is in no figure here."
+            f"lost against the original checkpoint is in no figure here{apart}."
         )
     return found
 
@@ -104,6 +110,16 @@ def sentence(entry: Mapping) -> str:
     return f"{text}{AGAIN}{scenarios.rival(entry)}{mind}"
 
 
+def _wait(entry: Mapping) -> str:
+    """The time to the first token against the baseline's, in words; empty for the baseline."""
+    low, high = entry["ttft_ratio_low"], entry["ttft_ratio_high"]
+    if entry["winner"] == entry["baseline"] or low is None:
+        return ""
+    if low <= 1 <= high:
+        return ", not told apart from the baseline's"
+    return f", {phrases.within(entry['ttft_ratio'], low, high)} times the baseline's time"
+
+
 def _figures(entry: Mapping) -> str:
     """Speed, memory and accuracy of an answer, with their intervals."""
 
@@ -112,7 +128,11 @@ def _figures(entry: Mapping) -> str:
 
     text = entry.get("rate") or f"{told('decode_tokens_per_s')} tokens/s"
     if entry["winner"] != entry["baseline"]:
-        text += f", {told('speedup')} times as fast as the baseline beside it"
+        beside = entry["baseline_tokens_per_s"] if "rate" not in entry else None
+        own = f" (which did {phrases.brief(beside)})" if beside else ""
+        text += f", {told('speedup')} times as fast as the baseline beside it{own}"
+    if entry["ttft_ms"] is not None and "rate" not in entry:
+        text += f"; the first token after {phrases.brief(entry['ttft_ms'])} ms{_wait(entry)}"
     peak = max(entry["peak_mb"] or 0, entry["load_peak_mb"] or 0)
     kept = f" for {number(entry['cache_tokens'])} tokens" if entry["cache_tokens"] else ""
     text += f"; {phrases.brief(entry['memory_mb'])} MB of weights and cache{kept}"
@@ -120,4 +140,6 @@ def _figures(entry: Mapping) -> str:
     if entry["degradation_pct"] is not None and entry["winner"] != entry["baseline"]:
         ends = (entry[f"degradation{end}_pct"] for end in ("", "_low", "_high"))
         text += f"; perplexity {phrases.within(*ends, form='{:+.2f}')} %"
+        same = entry["same_text_pct"]
+        text += f", {same:.0f}% of the short answers word for word the baseline's" if same is not None else ""
     return text

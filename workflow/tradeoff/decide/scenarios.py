@@ -15,6 +15,7 @@ from workflow.tradeoff.words import number
 
 FIGURES = (  # of the answer
     *(f"{name}{end}" for name in ("decode_tokens_per_s", "speedup") for end in ("", "_low", "_high")),
+    "baseline_tokens_per_s", "ttft_ms", "ttft_ratio", "ttft_ratio_low", "ttft_ratio_high", "same_text_pct",
     "memory_mb", "peak_mb", "load_peak_mb", "degradation_pct", "degradation_low_pct", "degradation_high_pct",
     "bits_per_weight", "cache_tokens",
 )  # fmt: skip
@@ -52,6 +53,7 @@ def answer(rows: Sequence[Mapping], scenario: Scenario) -> dict:
         "runner_up": admitted[1]["variant"] if len(admitted) > 1 else None,
         "margin_pct": None,
         "separated": None,
+        "ties": [row["variant"] for row in admitted[1:] if not _separated(admitted[0], row, scenario)],
         "admitted": [row["variant"] for row in admitted],
         "refused": {variant: why.text for variant, why in refused.items()},
         "refused_short": refused_words(refused),
@@ -119,9 +121,9 @@ def level(found: Mapping) -> bool:
 
 
 def rival(found: Mapping) -> str:
-    """The runner-up where noise hides which of the two is better, as an addition to a cell's figures."""
-    hidden = found["separated"] == "no" and not level(found)
-    return f"; {found['runner_up']} within the noise" if hidden else ""
+    """Whom the noise does not tell from the best, as an addition to a cell's figures."""
+    hidden = found["ties"] and not level(found)
+    return f"; not told apart from {' and '.join(found['ties'])}" if hidden else ""
 
 
 def cell(found: Mapping) -> str:

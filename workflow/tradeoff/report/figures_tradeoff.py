@@ -28,7 +28,7 @@ PLACES += [(across, up) for far in (2, 3, 4) for across in (20, -20, 40, -40) fo
 
 
 def tradeoff(tables: Path) -> Figure:
-    """Change of perplexity over decode speed (left) and over memory (right); each point bears its variant's name.
+    """Change of perplexity over the speedup (left) and over memory (right); each point bears its variant's name.
 
     Ringed: on the Pareto front over speed, memory and ΔNLL together, so in one panel alone a ringed point may look
     beaten. Faint: beaten by another variant, and the intervals say so. Crossed: a reference that nobody can serve.
@@ -37,7 +37,7 @@ def tradeoff(tables: Path) -> Figure:
     summary, pareto = places.read(tables / "summary.csv"), places.read(tables / "pareto.csv")
     front = set(pareto[pareto["on_front"] == "yes"][["model", "variant"]].itertuples(index=False, name=None))
     shown = summary[(summary["status"] == "ok") & summary["decode_tokens_per_s"].notna()]
-    shown = shown[shown["degradation_pct"].notna()]
+    shown = shown[shown["degradation_pct"].notna() & shown["speedup"].notna()]
     if shown.empty:
         return style.empty("No cell has both a speed and a change of perplexity.")
     names = style.models(shown)
@@ -47,10 +47,9 @@ def tradeoff(tables: Path) -> Figure:
     for (left, right), model in zip(axes, names, strict=True):
         part = shown[shown["model"] == model]
         for cell in part.itertuples():
-            speed = cell.decode_tokens_per_s_low, cell.decode_tokens_per_s_high
-            _point(left, cell, cell.decode_tokens_per_s, speed, front)
+            _point(left, cell, cell.speedup, (cell.speedup_low, cell.speedup_high), front)
             _point(right, cell, cell.memory_mb, None, front)
-        for axis, column in ((left, "decode_tokens_per_s"), (right, "memory_mb")):
+        for axis, column in ((left, "speedup"), (right, "memory_mb")):
             widest = part.get(f"{column}_high", part[column]).fillna(part[column]).clip(upper=WIDEST * part[column])
             axis.set_xlim(0, 1.18 * widest.max())
             axis.axhline(0, color=style.GREY, linewidth=0.8, linestyle=(0, (3, 3)))
@@ -59,13 +58,13 @@ def tradeoff(tables: Path) -> Figure:
         left.set_title(f"{model}: speed")
         right.set_title(f"{model}: memory")
         left.set_ylabel("change of perplexity [%]: lower is better" + ("\nlogarithmic beyond ± 1 %" if steep else ""))
-    axes[-1][0].set_xlabel("tokens/s while an answer is written: right is better")
+    axes[-1][0].set_xlabel("times as fast as the baseline while an answer is written: right is better")
     axes[-1][1].set_xlabel("weights and cache [MB]: left is better")
     style.legend(figure, _handles(shown), columns=4)
     figure.draw_without_rendering()  # places of labels are in pixels, known once the panels have theirs
     for (left, right), model in zip(axes, names, strict=True):
         part = shown[shown["model"] == model]
-        _name(left, part, "decode_tokens_per_s")
+        _name(left, part, "speedup")
         _name(right, part, "memory_mb")
     return figure
 

@@ -13,7 +13,8 @@ WORDS = {
 }  # fmt: skip
 HEADS = {
     "nll": "NLL nats", "avg_loss": "avg loss nats", "paper_loss": "paper loss nats", "delta_nll": "ΔNLL nats",
-    "kl_mean": "KL mean nats", "tokens_per_s": "tokens/s", "s_mean": "mean s", "s_sd": "standard deviation s",
+    "kl_mean": "KL mean nats", "tokens_per_s": "tokens/s", "s_mean": "mean s", "s_median": "median s",
+    "s_sd": "standard deviation s",
     "same_top": "same top token, share", "speedup": "speedup ×", "speed_efficiency": "speed ×",
     "memory_efficiency": "memory ×", "best_speedup": "best speedup ×", "over_onnx_fp32": "over ONNX FP32 ×",
     "load_peak_mb": "peak while loading MB",

@@ -128,6 +128,20 @@ def scenario_words(decision: Mapping) -> dict[str, str]:
     }
 
 
+def written(generated: pd.DataFrame, decision: Mapping) -> pd.DataFrame | None:
+    """What each model's baseline and answers wrote to each prompt, side by side; None where no text was evaluated."""
+    if generated.empty:
+        return None
+    rows: dict[tuple[str, str], dict] = {}
+    for entry in decision["scenarios"]:
+        for name in filter(None, (entry["baseline"], entry["winner"])):
+            own = generated[(generated["model"] == entry["model"]) & (generated["variant"] == name)]
+            for prompt, text in zip(own["prompt"], own["text"], strict=True):
+                head = {"model": entry["model"], "prompt": prompt}
+                rows.setdefault((entry["model"], prompt), head)[name] = text
+    return pd.DataFrame(list(rows.values())) if rows else None
+
+
 def under_load(found: Mapping[str, pd.DataFrame]) -> dict | None:
     """The table of loads, each in one column of words, and what crosses; None where one load was measured."""
     loads = found.get("loads", pd.DataFrame())
@@ -208,6 +222,7 @@ def context(options) -> dict:
         "commands": options.commands,
         "manifests": pd.DataFrame(made),
         "expanded": [entry for entry in made if ".gguf" in entry["source"]],
+        "written": written(found.get("generated", pd.DataFrame()), decision),
         "diagnoses": pd.DataFrame(diagnoses(options.diagnoses)),
         "groups": groups(several="machines" in found),
         "claims": rows,

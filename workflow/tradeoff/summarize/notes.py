@@ -52,8 +52,9 @@ def sentence(facts: dict | None) -> str:
         return "No speed was measured."
     what = "decode alone" if facts["protocol"] == "standard" else "the whole generate call, prompt included"
     warm = f" after {facts['warmup']} warm-up" if facts["warmup"] else ""
+    name = "standard" if facts["protocol"] == "standard" else "of the paper"
     return (
-        f"Protocol {facts['protocol']} ({what}): {facts['prompt_tokens']} prompt tokens, "
+        f"Protocol {name} ({what}): {facts['prompt_tokens']} prompt tokens, "
         f"{facts['new_tokens']} new tokens, batch 1, greedy; {facts['replicates']} fresh processes, "
         f"{facts['samples']} timed in each{warm}; "
         f"device {facts['device']}, threads {facts['threads']}."
@@ -85,10 +86,10 @@ def build(cells: Sequence[Cell], summary: pd.DataFrame) -> dict[str, dict]:
         "benchmark": ("Benchmark", f"{speed} {BASELINE} Memory is that of the weights.", shown),
         "onnx": (
             "ONNX Runtime",
-            f"{speed} {BASELINE} The last two columns are against onnx-fp32, as the study's.",
+            f"{speed} {BASELINE} The last two columns are against onnx-fp32, as the paper's.",
             shown,
         ),
-        "perplexity": ("Perplexity", f"{text} paper_perplexity weights the rows as the study did.", None),
+        "perplexity": ("Perplexity", f"{text} paper_perplexity weights the rows as the paper did.", None),
         "degradation": ("Accuracy degradation", paired, None),
         "accuracy_drop": (
             "Accuracy drop",
@@ -101,7 +102,7 @@ def build(cells: Sequence[Cell], summary: pd.DataFrame) -> dict[str, dict]:
         "efficiency_matrix": (
             "Efficiency and accuracy",
             f"{sentence(facts['standard'])} Memory is that of the weights; accuracy is baseline perplexity over the "
-            "variant's; overall is their product, in the study's words: poor < 1, fair < 2, high < 4, excellent. It "
+            "variant's; overall is their product, in the paper's words: poor < 1, fair < 2, high < 4, excellent. It "
             "knows no limit on accuracy, so it is no advice: what is admissible, and best, is under Scenarios.",
             "standard",
         ),

@@ -80,14 +80,14 @@ def astray(speed: Mapping) -> str:
     seconds = [sample["total_s"] for run in replicates(speed, "study", "cell") for sample in run["samples"]]
     if not seconds:
         ran = (speed.get("protocols") or {}).get("study", {}).get("replicates")
-        return "no figure by the study's protocol: others took the machine in each of its calls" if ran else ""
+        return "no figure by the paper's protocol: others took the machine in each of its calls" if ran else ""
     if len(seconds) < 3:
         return ""
     usual, longest = statistics.median(seconds), max(seconds)
     if longest < ASTRAY * usual:
         return ""
     return (
-        f"by the study's protocol one of {len(seconds)} calls took {number(longest)} s, the median {number(usual)} s: "
+        f"by the paper's protocol one of {len(seconds)} calls took {number(longest)} s, the median {number(usual)} s: "
         "its mean, and the tokens/s of its tables, follow that one call"
     )
 

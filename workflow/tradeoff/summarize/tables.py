@@ -62,6 +62,7 @@ def benchmark(summary: pd.DataFrame) -> pd.DataFrame:
     table["memory_reduction_pct"] = summary["memory_reduction_pct"]
     table["quality_score"] = summary["quality_score"]
     table["s_mean"] = summary["study_s_mean"]
+    table["s_median"] = summary["study_s_median"]
     table["s_sd"] = summary["study_s_sd"]
     return _with_status(table, summary)
 
@@ -74,7 +75,7 @@ def onnx(summary: pd.DataFrame) -> pd.DataFrame:
     """
     table = benchmark(summary)
     keep = [VARIANTS[variant].engine == "onnx" for variant in table["variant"]]
-    table = table[keep].drop(columns=["s_mean", "s_sd"]).reset_index(drop=True)
+    table = table[keep].drop(columns=["s_mean", "s_median", "s_sd"]).reset_index(drop=True)
     reference = table[table["variant"] == "onnx-fp32"].set_index("model")
     # as floats: a study without onnx-fp32 maps onto nothing, which pandas would keep as text
     speedup, weight_gb = (table["model"].map(reference[name]).astype(float) for name in ("speedup", "weight_gb"))
