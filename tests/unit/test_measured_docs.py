@@ -1,8 +1,9 @@
 """Tables of docs that stand beside their raw files are those files'."""
 
+import json
 from pathlib import Path
 
-from tests.bench import calibrated, speeds
+from tests.bench import accuracies, calibrated, speeds
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -16,7 +17,16 @@ def test_the_speeds_beside_vllm():
 
 
 def test_the_speeds_on_an_h100():
-    assert speeds.table([DOCS / "h100" / "raw" / "speed"]) in (DOCS / "h100" / "README.md").read_text()
+    page = (DOCS / "h100" / "README.md").read_text()
+    assert speeds.table([DOCS / "h100" / "raw" / "speed"]) in page
+    assert accuracies.table(DOCS / "h100" / "tables") in page
+
+
+def test_vllms_server_wrote_what_was_measured_on_an_h100():
+    raw = DOCS / "h100" / "raw"
+    measured = json.loads((raw / "quality" / "vllm-fp16.json").read_text())["generated"]
+    served = [json.loads(line) for line in (raw / "serve" / "served.jsonl").read_text().splitlines()]
+    assert [(one["prompt"], one["ids"]) for one in served] == [(one["prompt"], one["token_ids"]) for one in measured]
 
 
 def test_the_accuracy_of_learned_rounding():

@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -78,6 +79,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         assert asked["model"] == "llama" and asked["temperature"] == 0
+        assert self.headers["Content-Type"] == "application/json"  # vLLM answers nothing else
         body = json.dumps({{"choices": [{{"token_ids": [104, 105]}}]}}).encode()
         self.send_response(200); self.end_headers(); self.wfile.write(body)
 port = int(sys.argv[sys.argv.index("--port") + 1])
@@ -94,6 +96,9 @@ def test_an_answer_of_vllms_server_is_read(study, tmp_path):
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env={"PATH": str(tmp_path)}, timeout=60)
     tokenizer = AutoTokenizer.from_pretrained(study / "models" / "llama")
     assert done.stdout.strip() == tokenizer.decode([104, 105]).strip(), done.stderr
+    for page in ("README.md", "serve.py"):
+        line = next(line for line in (folder / "llama/vllm-fp16" / page).read_text().splitlines() if "curl " in line)
+        assert "Content-Type: application/json" in shlex.split(line)
 
 
 def deployed(results, names, **more):

@@ -2,7 +2,7 @@
 
     python serve.py --prompt "Hello, how are you?"
     python serve.py --port 8000
-    curl http://127.0.0.1:8000/v1/chat/completions --data '{"messages": [{"role": "user", "content": "Hello, how are you?"}], "max_tokens": 24, "temperature": 0}'
+    curl http://127.0.0.1:8000/v1/chat/completions --header 'Content-Type: application/json' --data '{"messages": [{"role": "user", "content": "Hello, how are you?"}], "max_tokens": 24, "temperature": 0}'
 
 Needs: tokenizers==0.23.3 vllm
 """
