@@ -4,6 +4,7 @@
     python -m tests.bench.llamacpp_reference perplexity --bin … --work /tmp/gguf --model M --corpus C --chunks 16 q8_0 …
     python -m tests.bench.llamacpp_reference divergence --bin … --work /tmp/gguf --model M --corpus C --chunks 16 q8_0 …
     python -m tests.bench.llamacpp_reference speed      --bin … --work /tmp/gguf --rounds 5 q8_0 …
+    python -m tests.bench.llamacpp_reference overhead   --work /tmp/gguf q8_0 …
 
 ``--work`` holds what ``tests.bench.llamacpp_table`` made, gguf-f32 and the types that are named. ``--bin`` holds
 llama-quantize, llama-perplexity and llama-bench, built of the release that the wheel has: docs/llamacpp.md says how.
@@ -112,11 +113,44 @@ def speed(args) -> None:
         print(f"{mix}: ours {a:.1f} tokens/s, llama-bench {b:.1f}, ratio {a / b:.3f}", flush=True)
 
 
+class Still:
+    """llama.cpp's library, but for the pass itself, which is left out."""
+
+    def __init__(self, library):
+        self.library = library
+
+    def __getattr__(self, name: str):
+        return getattr(self.library, name)
+
+    def llama_decode(self, *_) -> int:
+        return 0
+
+
+def overhead(args) -> None:
+    """What driving a step from Python costs: all of it but llama.cpp's own pass, beside a whole step; the least of the
+    rounds, since others can only add to it.
+    """
+    for mix in args.mixes:
+        engine = LlamaEngine(args.work / f"gguf-{mix}" / FILE, None, "cpu", 2, 0)
+        engine.reserve(PROMPT + NEW)
+        ids = torch.arange(1, PROMPT + 1)[None]
+        whole = min(min(take(engine, ids, NEW)["itl_s"]) for _ in range(args.rounds))
+        engine.decoder.lib = Still(engine.lib)
+        engine.prefill = lambda ids: ids[:, :1]  # the context is as full as the last round left it
+        spent = []
+        for _ in range(args.rounds):
+            engine.decoder.held = PROMPT
+            spent.append(min(take(engine, ids, NEW)["itl_s"]))
+        share = min(spent) / whole
+        print(f"{mix}: {1e6 * min(spent):.0f} of {1e6 * whole:.0f} microseconds a step, {share:.1%}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     known = {"quantize": quantize, "perplexity": perplexity, "divergence": divergences, "speed": speed}
+    known["overhead"] = overhead
     parser.add_argument("what", choices=known)
-    parser.add_argument("--bin", required=True, type=Path)
+    parser.add_argument("--bin", type=Path, help="of all but overhead")
     parser.add_argument("--work", required=True, type=Path)
     parser.add_argument("--model", type=Path)
     parser.add_argument("--corpus", type=Path)
