@@ -3,12 +3,9 @@
 import json
 import runpy
 import shlex
-import shutil
 import subprocess
 import sys
 from importlib.metadata import version
-from importlib.util import find_spec
-from pathlib import Path
 from urllib import request
 from urllib.error import HTTPError
 
@@ -16,45 +13,19 @@ import pandas as pd
 import pytest
 from transformers import AutoTokenizer
 
-from tests import synthetic, tiny
-from workflow.tradeoff import asking, engines
+from tests.unit.decide.deployed import NEW, TEMPLATES, deployed, results_of
+from workflow.tradeoff import asking
 from workflow.tradeoff.decide import deploy
 from workflow.tradeoff.errors import UserError
-from workflow.tradeoff.evaluate import generation
 from workflow.tradeoff.files import write_json, write_manifest
-from workflow.tradeoff.prepare import auto_round, export
 from workflow.tradeoff.variants import VARIANTS, build
 
-TEMPLATES = Path(__file__).parents[3] / "report" / "deploy"
-TEMPLATE = "{% for turn in messages %}<{{ turn.role }}>{{ turn.content }}</end>{% endfor %}<assistant>"
-ROW = {
-    "status": "ok", "baseline": "torch-fp32", "device": "cpu", "threads": 1, "decode_tokens_per_s": 20.0,
-    "speedup": 2.0, "speedup_low": 1.9, "speedup_high": 2.1, "memory_mb": 3.5, "peak_mb": 50.0, "load_peak_mb": 60.0,
-}  # fmt: skip
 SERVED = ("torch-fp32", "bnb-int8", "bnb-nf4", "onnx-fp32-kv")
-NEW = 6
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """Results of a tiny model with a chat template, and what the engines wrote to its prompt."""
-    results = tmp_path_factory.mktemp("results")
-    model = tiny.build(results / "models" / "llama", "llama")
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    tokenizer.chat_template = TEMPLATE
-    tokenizer.save_pretrained(model)
-    write_manifest(model, source={})
-    flags = ["--model-folder", model, "--cache", "--threads", "1", "--output", results / "artifacts/llama/onnx-fp32-kv"]
-    export.main(list(map(str, flags)))
-    ids = tokenizer.apply_chat_template([{"role": "user", "content": "Hello?"}], add_generation_prompt=True)
-    ids = ids if isinstance(ids, list) else ids["input_ids"]
-    for name in SERVED:
-        engine = engines.load(VARIANTS[name], deploy.artifact(results, "llama", VARIANTS[name]), model, "cpu", 1)
-        tokens = generation.greedy(engine, ids, NEW, {256})
-        written = {"prompt": "Hello?", "text": tokenizer.decode(tokens), "token_ids": tokens}
-        prompting = generation.prompting(tokenizer, "always", True, {256})
-        write_json(results / f"quality/llama/{name}.json", {"generated": [written], "prompting": prompting})
-    return results
+    return results_of(tmp_path_factory.mktemp("results"), SERVED)
 
 
 def test_vllm_is_served_by_its_own_program(study, tmp_path):
@@ -99,24 +70,6 @@ def test_an_answer_of_vllms_server_is_read(study, tmp_path):
     for page in ("README.md", "serve.py"):
         line = next(line for line in (folder / "llama/vllm-fp16" / page).read_text().splitlines() if "curl " in line)
         assert "Content-Type: application/json" in shlex.split(line)
-
-
-def deployed(results, names, **more):
-    """Deploy variants that won a scenario each."""
-    rows = [{"model": "llama", "variant": name, **ROW, **more} for name in names]
-    asked = {"objective": "speed", "limits": "none", "mind": None}
-    won = [{"scenario": f"s-{name}", "model": "llama", "winner": name, **asked} for name in names]
-    tables = results / "tables"
-    tables.mkdir(exist_ok=True)
-    columns = ["ttft_ms", "ttft_ms_low", "ttft_ms_high", "degradation_pct", "degradation_low_pct"]
-    columns += ["degradation_high_pct", "decode_tokens_per_s_low", "decode_tokens_per_s_high", "reason"]
-    pd.DataFrame(rows).reindex(columns=[*rows[0], *columns]).to_csv(tables / "summary.csv", index=False)
-    write_json(tables / "decision.json", {"machine": "Test CPU, 1 thread", "scenarios": won})
-    write_json(results / "environment.json", synthetic.ENVIRONMENT)
-    flags = ["--study", "tiny", "--tables", tables, "--results", results, "--output", results / "deploy"]
-    flags += ["--environment", results / "environment.json", "--templates", TEMPLATES]
-    deploy.main(list(map(str, flags)))
-    return results / "deploy"
 
 
 @pytest.fixture(scope="module")
@@ -239,55 +192,6 @@ def test_a_cache_of_fewer_bits_is_served_as_it_was_measured(study, monkeypatch):
     own = deployed(study, ["vllm-kv8"], device="cuda") / "llama/vllm-kv8"
     assert "--max-num-seqs 64 --kv-cache-dtype fp8 --host" in (own / "README.md").read_text()
     assert '"--kv-cache-dtype", "fp8"' in (own / "serve.py").read_text()
-
-
-class Ended:
-    """A server that ended at once."""
-
-    poll = staticmethod(lambda: 1)
-
-
-def test_autorounds_files_are_served_by_the_kernels_that_were_measured(study, monkeypatch):
-    """transformers with the package that reads them, in the type that was measured; vLLM by itself."""
-    folder = study / "artifacts/llama" / VARIANTS["autoround-int4"].artifact
-    folder.mkdir(parents=True, exist_ok=True)
-    write_manifest(folder, source={})
-    for device, backend, widened in (("cpu", "torch", True), ("cuda", "auto", False)):
-        own = deployed(study, ["autoround-int4"], device=device) / "llama/autoround-int4"
-        assert "pip install tokenizers torch" in (own / "README.md").read_text()
-        assert "auto-round" in (own / "README.md").read_text().split("pip install")[1].splitlines()[0]
-        text = (own / "serve.py").read_text()
-        compile(text, "serve.py", "exec")
-        assert f'AutoRoundConfig(backend="{backend}")' in text and "dtype=torch.float16" in text
-        assert ("parameter.data.to(torch.float32)" in text) is widened
-    own = deployed(study, ["vllm-w4a16"], device="cuda") / "llama/vllm-w4a16"
-    text = (own / "README.md").read_text()
-    without = "VLLM_DISABLED_KERNELS=HummingLinearKernel"
-    assert f"\n{without} vllm serve {folder.as_posix()} --served-model-name llama --dtype float16 --max" in text
-    program, started = runpy.run_path(str(own / "serve.py")), []
-    monkeypatch.setattr(subprocess, "Popen", lambda words, **more: started.append(more["env"]) or Ended)
-    monkeypatch.setattr(shutil, "which", lambda name: name)
-    with pytest.raises(SystemExit, match="ended"):
-        program["Model"](port=1)
-    assert started[0]["VLLM_DISABLED_KERNELS"] == "HummingLinearKernel" and started[0]["PATH"]
-
-
-@pytest.mark.skipif(find_spec("auto_round") is None, reason="auto-round is not in this environment")
-def test_what_is_served_of_autorounds_files_writes_what_was_measured(study, monkeypatch):
-    recipe = {"quantizer": "auto-round", "bits": 4, "group": 32, "iterations": 0}
-    monkeypatch.setitem(VARIANTS, "rounded", build("rounded", {"engine": "hf", "recipe": recipe}))
-    variant, model = VARIANTS["rounded"], study / "models/llama"
-    folder = deploy.artifact(study, "llama", variant)
-    flags = ["--model-folder", model, "--recipe", json.dumps(dict(variant.recipe)), "--device", "cpu", "--threads", "1"]
-    auto_round.main([*map(str, flags), "--output", str(folder)])
-    prompting = json.loads((study / "quality/llama/torch-fp32.json").read_text())["prompting"]
-    write_json(study / "quality/llama/rounded.json", {"generated": [], "prompting": prompting})
-    program = runpy.run_path(str(deployed(study, ["rounded"]) / "llama/rounded/serve.py"))
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    asked = tokenizer.apply_chat_template([{"role": "user", "content": "Hello?"}], add_generation_prompt=True)
-    asked = asked if isinstance(asked, list) else asked["input_ids"]
-    engine = engines.load(variant, folder, model, "cpu", 1)
-    assert program["answer"](program["Model"](), "Hello?", NEW) == generation.greedy(engine, asked, NEW, {256})
 
 
 def test_without_a_winner_the_end_says_so(study):
