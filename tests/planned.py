@@ -4,7 +4,8 @@
     planned.run(study.folder, jobs)
 
 Importing torch and transformers takes every stage seconds, and a study of thirty cells has a hundred jobs. The commands
-are the plan's own, to the letter. That Snakemake runs such a plan is what tests/e2e/test_study.py shows.
+are the plan's own, to the letter, but for a limit of time that is open until a model is there. That Snakemake runs such
+a plan is what tests/e2e/test_study.py shows.
 """
 
 import gc
@@ -35,6 +36,7 @@ STAGES = (
     "report.page",
     "report.figures",
 )
+OPEN = "<TBD>"  # Snakemake's word in a dry run
 BANDWIDTH = 1 << 24  # bytes that are read to measure the memory's bandwidth, which no test here looks at
 
 
@@ -69,6 +71,7 @@ def _job(block: str) -> Job:
     head, _, command = rest.partition("Shell command:")
     fields = dict(line.strip().split(": ", 1) for line in head.splitlines() if ": " in line)
     inputs, outputs = ([name for name in fields.get(key, "").split(", ") if name] for key in ("input", "output"))
+    command = command.replace(OPEN, "0")
     words = shlex.split(command.partition("2> >(")[0].replace("\\\n", " ")) if outputs else []
     environment = {}
     while words and "=" in words[0]:

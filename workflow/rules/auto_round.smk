@@ -28,6 +28,7 @@ rule auto_round:
         **CARD,
         mem_mb=memory("auto_round"),
         runtime=runtime("auto_round"),
+        hung_after_s=patience("auto_round"),
     params:
         code=code("prepare", "prepare.auto_round"),
         libraries=LIBRARIES,
@@ -45,6 +46,7 @@ rule auto_round:
         {params.texts:q} \\
         --device {params.device:q} \\
         --threads {params.threads} \\
+        --hung-after-s {resources.hung_after_s} \\
         --output {params.folder:q} \\
         2> >(tee {log:q} >&2)
         """

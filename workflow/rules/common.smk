@@ -152,18 +152,28 @@ def memory(stage):
     return lambda wildcards, input: needs.memory_mb(stage, size_of(wildcards, input), config)
 
 
-def runtime(stage):
-    """For resources: minutes that a job of a stage asks a cluster for."""
+def estimated(stage, of):
+    """For resources: ``of`` a stage, the model's size, the config, and what its job runs on, once the model is there."""
 
-    def minutes(wildcards, input):
+    def value(wildcards, input):
         keys = dict(wildcards.items())
         names = [name for _, name in CELLS if VARIANTS[name].artifact == keys.get("recipe")]
         variant = next((VARIANTS[name] for name in [keys.get("variant"), *names] if name), None)
         kind = MACHINES.get(keys.get("machine"), {"device": DEVICE, "threads": ASKED})
         asked = kind["threads"] or ASKED
-        return needs.minutes(stage, size_of(wildcards, input), config, kind["device"], variant, asked)
+        return of(stage, size_of(wildcards, input), config, kind["device"], variant, asked)
 
-    return minutes
+    return value
+
+
+def runtime(stage):
+    """For resources: minutes that a job of a stage asks a cluster for."""
+    return estimated(stage, needs.minutes)
+
+
+def patience(stage):
+    """For resources: seconds without progress after which a job of a stage that prepares ends what hangs."""
+    return estimated(stage, lambda *of: needs.hung_after_s(stage, needs.seconds(*of), config))
 
 
 def known(*names):

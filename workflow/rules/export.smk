@@ -25,6 +25,7 @@ rule export:
     resources:
         mem_mb=memory("export"),
         runtime=runtime("export"),
+        hung_after_s=patience("export"),
     params:
         code=code("prepare", "prepare.export"),
         libraries=LIBRARIES,
@@ -40,6 +41,7 @@ rule export:
         {params.cache} \\
         --longest {params.longest} \\
         --threads {params.threads} \\
+        --hung-after-s {resources.hung_after_s} \\
         --output {params.folder:q} \\
         2> >(tee {log:q} >&2)
         """
@@ -59,6 +61,7 @@ rule fuse:
     resources:
         mem_mb=memory("fuse"),
         runtime=runtime("fuse"),
+        hung_after_s=patience("fuse"),
     params:
         code=code("prepare", "prepare.fuse"),
         libraries=LIBRARIES,
@@ -68,6 +71,7 @@ rule fuse:
         """
         python -m workflow.tradeoff.prepare fuse \\
         --model-folder {params.model:q} \\
+        --hung-after-s {resources.hung_after_s} \\
         --output {params.folder:q} \\
         2> >(tee {log:q} >&2)
         """

@@ -29,6 +29,7 @@ rule gguf:
     resources:
         mem_mb=memory("gguf"),
         runtime=runtime("gguf"),
+        hung_after_s=patience("gguf"),
     params:
         code=code("prepare", "prepare.gguf"),
         libraries=LIBRARIES,
@@ -44,6 +45,7 @@ rule gguf:
         --recipe {params.recipe:q} \\
         {params.texts:q} \\
         --threads {params.threads} \\
+        --hung-after-s {resources.hung_after_s} \\
         --output {params.folder:q} \\
         2> >(tee {log:q} >&2)
         """

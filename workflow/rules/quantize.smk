@@ -28,6 +28,7 @@ rule quantize:
     resources:
         mem_mb=memory("quantize"),
         runtime=runtime("quantize"),
+        hung_after_s=patience("quantize"),
     params:
         code=lambda wildcards: code(
             "prepare", "prepare.quantize", f"prepare.{RECIPES[wildcards.recipe]['quantizer'].replace('-', '_')}"
@@ -41,6 +42,7 @@ rule quantize:
         python -m workflow.tradeoff.prepare quantize \\
         --input {params.source:q} \\
         --recipe {params.recipe:q} \\
+        --hung-after-s {resources.hung_after_s} \\
         --output {params.folder:q} \\
         2> >(tee {log:q} >&2)
         """

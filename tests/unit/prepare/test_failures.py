@@ -9,10 +9,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests import tiny
+from tests.serving import counted_from, never_returns
 from workflow.tradeoff import files
 from workflow.tradeoff.errors import CellFailure
 from workflow.tradeoff.prepare import __main__ as prepare
 from workflow.tradeoff.prepare import export
+from workflow.tradeoff.run import hang
 
 
 @pytest.fixture
@@ -22,8 +24,9 @@ def model(tmp_path):
     return folder
 
 
-def run(model, output):
-    prepare.main(["export", "--model-folder", str(model), "--cache", "--threads", "1", "--output", str(output)])
+def run(model, output, *more):
+    flags = ["--model-folder", str(model), "--cache", "--threads", "1", *more, "--output", str(output)]
+    prepare.main(["export", *flags])
     with pytest.raises(CellFailure) as failed:
         files.made(output)
     assert files.read_manifest(output)["files"] == {} and files.read_manifest(output)["source"] == {"step": "export"}
@@ -54,6 +57,17 @@ def test_a_killed_step_is_on_record(model, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "export", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     failed = run(model, tmp_path / "onnx")
     assert failed.status == "out_of_memory" and "the process was killed" in failed.reason
+
+
+def test_a_step_that_hangs_is_on_record(model, tmp_path, monkeypatch):
+    begun = tmp_path / "begun"
+    monkeypatch.setattr(export, "export", lambda *_: begun.touch() or never_returns())
+    monkeypatch.setattr(hang, "Wait", counted_from(begun))
+    failed = run(model, tmp_path / "onnx", "--hung-after-s", "0.3")
+    assert failed.status == "hung"
+    assert failed.reason.startswith("export: the whole step: no progress for 0.3 s, in main (prepare/export.py, line ")
+    assert f"delete {tmp_path / 'onnx'} and run again" in failed.reason
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "begun", "onnx"}
 
 
 def test_weights_that_are_no_numbers_are_not_blamed_on_the_export(model, tmp_path):

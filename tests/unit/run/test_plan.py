@@ -137,7 +137,11 @@ def test_a_cell_that_hangs_can_be_ended_before_its_job_is(t4):
     told = [t4 | {"hung_after_s": limit} for limit in (0, 3600)]
     short, long = (needs.minutes("evaluate", SMALL, config, "cuda", VARIANTS["torch-fp16"]) for config in told)
     assert short < 60 < long < 60 + short
-    assert len({needs.minutes("export", SMALL, config, "cpu") for config in told}) == 1
+    assert len({needs.minutes("fetch_model", SMALL, config, "cpu") for config in told}) == 1
+    # what prepares may take as long as is expected of it
+    limits = [needs.hung_after_s("export", expected, told[1]) for expected in (60, 9000.5)]
+    assert limits == [3600, 9001] and needs.hung_after_s("export", 9000, told[0]) == 0
+    assert needs.hung_after_s("measure", 9000, told[1]) == 3600
 
 
 def test_each_further_load_has_its_time_and_its_logits(t4):

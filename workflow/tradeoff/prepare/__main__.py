@@ -6,13 +6,14 @@ A step that fails makes its artifact all the same: a manifest with status and re
 broken study (a full disk, a file that was changed) stops the run.
 """
 
+import argparse
 import importlib
 import sys
 from pathlib import Path
 
 from workflow.tradeoff import errors, files
 from workflow.tradeoff.errors import CellFailure, UserError
-from workflow.tradeoff.run import fork, shortage
+from workflow.tradeoff.run import fork, hang, shortage
 
 VERBS = ("export", "quantize", "fuse", "gguf", "auto_round")
 
@@ -25,9 +26,15 @@ def main(argv: list[str]) -> None:
     if "--output" not in flags[:-1]:  # --help, or a flag that is missing: the step says so itself
         return importlib.import_module(f"workflow.tradeoff.prepare.{verb}").main(flags)
     output = Path(flags[flags.index("--output") + 1])
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    hang.add_flag(own)
+    limited, argv = own.parse_known_args(argv)
     before = shortage.on_host()
-    # in a process of its own, so that the end of memory is a status too
-    code, text = fork.run(step, argv)
+    try:
+        # in a process of its own, so that the end of memory is a status too, and a hang has an end
+        code, text = fork.run(step, argv, limit=hang.Limit(verb, limited.hung_after_s, output))
+    except CellFailure as failure:
+        return record(verb, output, failure)
     if code > 0:  # it has said why
         sys.exit(code)
     if code < 0:
@@ -38,6 +45,7 @@ def step(argv: list[str]) -> None:
     """One step; whatever a library raises on the way is the status of the cells that wait for it."""
     verb, flags = argv[0], argv[1:]
     output = Path(flags[flags.index("--output") + 1])
+    hang.at("the whole step")
     try:
         importlib.import_module(f"workflow.tradeoff.prepare.{verb}").main(flags)
     except UserError:

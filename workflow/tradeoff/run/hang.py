@@ -91,8 +91,8 @@ class Place:
 
 
 def add_flag(parser: argparse.ArgumentParser) -> None:
-    """The flag of a stage that ends a cell which hangs."""
-    words = "seconds without progress after which the cell is ended; 0: never"
+    """The flag of a stage that ends what hangs."""
+    words = "seconds without progress after which its work is ended; 0: never"
     parser.add_argument("--hung-after-s", type=float, default=0, help=words)
 
 

@@ -46,6 +46,7 @@ CORPUS = 350_000  # tokens of a whole corpus: those of WikiText-2's test split, 
 STUDY_TOKENS = 10
 PROMPTS = 10  # texts that an evaluation generates
 PAIRS = 3  # of processes, which a cell takes in any case
+UNWATCHED = ("fetch_model", "fetch_checkpoint", "diagnose")  # stages that no limit ends
 MARGIN = 2.0
 FLOOR_MINUTES = 10
 
@@ -144,7 +145,17 @@ def _learned(size: Size, device: str, variant: Variant | None, threads: int) -> 
 def minutes(
     stage: str, size: Size, config: Mapping, device: str, variant: Variant | None = None, threads: int = 1
 ) -> int:
-    """Minutes to ask a scheduler for: ``seconds`` with a margin, in which a cell that hangs can be ended first."""
+    """Minutes to ask a scheduler for: ``seconds`` with a margin, in which what hangs can be ended first."""
     expected = seconds(stage, size, config, device, variant, threads)
-    hung = config["hung_after_s"] if stage in ("measure", "evaluate") else 0
+    hung = 0 if stage in UNWATCHED else hung_after_s(stage, expected, config)
     return FLOOR_MINUTES + math.ceil(max(MARGIN * expected, expected + hung) / 60)
+
+
+def hung_after_s(stage: str, expected: float, config: Mapping) -> int:
+    """Seconds without progress after which a stage's work is ended: the config's; 0 for never.
+
+    What prepares says little of its progress, so it may take the ``expected`` seconds of its whole job, where these are
+    more.
+    """
+    limit = config["hung_after_s"]
+    return max(limit, math.ceil(expected)) if limit and stage not in ("measure", "evaluate") else limit
