@@ -11,6 +11,7 @@ from matplotlib.text import Text
 from tests import synthetic
 from workflow.tradeoff.decide.__main__ import main as decide_main
 from workflow.tradeoff.report import figures, figures_tradeoff, style
+from workflow.tradeoff.report.figures_growth import spread
 from workflow.tradeoff.summarize.__main__ import main as summarize_main
 from workflow.tradeoff.variants import VARIANTS
 
@@ -196,3 +197,73 @@ def test_the_roofline_agrees_with_the_bandwidth_beside_each_cell(four, tmp_path)
             assert text.get_text().endswith(f" of {cell.bandwidth_gb_per_s:.0f} GB/s")
             assert Text.get_window_extent(text).x1 < axis.bbox.x1
     style.plt.close(figure)
+
+
+def test_growth_says_its_range_and_each_line_can_be_told(four, tmp_path):
+    table = pd.read_csv(four / "growth.csv")
+    for variant, other in (("onnx-int8", "gguf-q8_0"), ("onnx-fp32", "gguf-q4_k_m"), ("bnb-int8", "gguf-source")):
+        table["variant"] = table["variant"].replace(variant, other)  # three of one colour, on one another
+    crowded = table["variant"].str.startswith("gguf") & (table["source"] == "proof")
+    table.loc[crowded, "itl_ms"] = 50.0
+    table.to_csv(tmp_path / "growth.csv", index=False)
+    figure = figures.growth(tmp_path)
+    figure.canvas.draw()
+    for place, model in enumerate(synthetic.MODELS):
+        left, right = figure.axes[2 * place : 2 * place + 2]
+        assert left.get_title(loc="left") == f"{model}: 33 to 63 tokens, the timed answers"
+        assert right.get_title(loc="left") == "a step after 8 and after 64 tokens"
+        part = table[table["model"] == model]
+        for axis, source in ((left, "answers"), (right, "proof")):
+            known = part[part["source"] == source]
+            lines = {tuple(line.get_ydata()): line for line in axis.lines}
+            assert len(axis.lines) == known["variant"].nunique()
+            assert set(lines) == {tuple(cell["itl_ms"]) for _, cell in known.groupby("variant")}
+            looks = [(line.get_color(), line._dash_pattern) for line in axis.lines]
+            assert not [look for look in looks if looks.count(look) > 1]
+        names = [text.get_text() for text in right.texts]
+        assert sorted(names) == sorted(set(part["variant"]))
+        boxes = [Text.get_window_extent(text) for text in right.texts]
+        assert not any(a.overlaps(b) for first, a in enumerate(boxes) for b in boxes[first + 1 :])
+        assert all(box.x1 < figure.bbox.x1 and right.bbox.y0 - 9 < box.y0 for box in boxes)
+    style.plt.close(figure)
+
+
+def test_no_two_variants_of_a_colour_share_a_dash():
+    for names in (style.variants(pd.DataFrame({"variant": list(VARIANTS)})), ["gguf-q8_0", "gguf-q4_k_m"]):
+        looks = [(style.colour(name), dash) for name, dash in style.dashes(names).items()]
+        assert len(looks) == len(set(looks)) == len(names)
+
+
+@pytest.mark.parametrize(("cache_mb", "shown", "models"), [(2.03, False, 1), (300.0, True, 4)])
+def test_bars_are_filled_and_keys_and_values_stand_in_words(four, tmp_path, cache_mb, shown, models):
+    summary = pd.read_csv(four / "summary.csv")
+    summary = summary[summary["model"].isin(list(synthetic.MODELS)[:models])]
+    summary["variant"] = summary["variant"].replace("onnx-int4-kv", "onnx-int8w-kv")  # hollow where it has a marker
+    cached = summary["cache_mb"] > 0
+    summary.loc[cached, ["cache_mb", "cache_tokens"]] = cache_mb, 44
+    summary.loc[cached, "memory_mb"] = summary["weight_mb"] + cache_mb
+    summary.to_csv(tmp_path / "summary.csv", index=False)
+    figure = figures.memory(tmp_path)
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    assert figure.bbox.x0 < legend.get_window_extent().x0 and legend.get_window_extent().x1 < figure.bbox.x1
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert ("keys and values" in labels) == shown
+    words = "bar: weights + keys and values of 44 tokens"
+    assert words + ("" if shown else ", too few to see") in labels
+    texts = [text for axis in figure.axes for text in axis.texts]
+    found = {text.get_text() for text in texts}
+    for cell in summary[cached].itertuples():
+        assert f"bar: {style.short(cell.weight_mb)} + {style.short(cache_mb)}" in found
+    assert all(Text.get_window_extent(text).x1 < text.axes.bbox.x1 for text in texts)
+    bars = [bar for axis in (*figure.axes, *figures.speed(tmp_path).axes) for bar in axis.patches]
+    assert bars and not [bar for bar in bars if bar.get_facecolor()[:3] == (1, 1, 1)]
+    style.plt.close("all")
+
+
+def test_names_that_crowd_share_the_space_and_stay_in_the_panel():
+    assert spread([10, 50, 51], 10, 0, 100) == [10, 45.5, 55.5]
+    for points in ([1, 1, 2], [98, 99, 99], [0] * 11):
+        places = spread(points, 10, 0, 100)
+        assert np.diff(places) == pytest.approx(10) and min(places) >= 0 and max(places) <= 100
+    assert spread([], 10, 0, 100) == []

@@ -161,10 +161,12 @@ def test_the_words_for_efficiency_are_the_studys(product, word):
 
 
 def test_without_a_cache_the_latency_grows(whole):
-    growth = pd.read_csv(whole[1] / "growth.csv").set_index(["model", "variant"])
+    growth = pd.read_csv(whole[1] / "growth.csv").set_index(["source", "model", "variant"])
     for variant, more in (("onnx-fp32", 1.2), ("onnx-fp32-kv", 0.9)):
-        times = growth.loc[("tiny-a", variant), "itl_ms"].to_numpy()
+        times = growth.loc[("answers", "tiny-a", variant), "itl_ms"].to_numpy()
         assert (times[-5:].mean() / times[:5].mean() > 1.15) == (more > 1)
+        steps = growth.loc[("proof", "tiny-a", variant), ["length_tokens", "itl_ms"]]
+        assert steps.to_numpy().tolist() == [[8, 50], [64, 51]]
 
 
 def test_resources_are_held_against_the_float_weights(tmp_path):

@@ -25,6 +25,7 @@ from workflow.tradeoff.report.figures_tradeoff import WIDEST, tradeoff
 from workflow.tradeoff.words import number
 
 KL = {"kl_p50": "median", "kl_p90": "90%", "kl_p99": "99%", "kl_mean": "mean"}
+SEEN = 0.01  # of the axis: a narrower part of a bar has no entry in the legend
 LEAST_KL = 1e-9  # nats: below it a divergence is rounding of the log-probabilities
 
 
@@ -90,11 +91,14 @@ def latency(tables: Path) -> Figure:
 
 
 def memory(tables: Path) -> Figure:
-    """Weights and cache as bars, the peaks of the process as marks."""
+    """Weights and cache as bars and in words, the peaks of the process as marks."""
     summary = places.read(tables / "summary.csv")
     if summary["weight_mb"].notna().sum() == 0:
         return style.empty("No memory was measured.")
     figure, panels = style.rows_by_model(summary)
+    reaches = summary.groupby("model")[["memory_mb", "peak_mb", "load_peak_mb"]].max().max(axis=1)
+    room = 1.22 if len(panels) == 1 else 1.4  # for the words
+    seen = False
     for axis, place, cell in style.cells(summary, panels):
         if pd.isna(cell.weight_mb):
             style.gap(axis, place, cell.status)
@@ -102,23 +106,28 @@ def memory(tables: Path) -> Figure:
         style.bar(axis, place, cell.variant, cell.weight_mb)
         cache = 0 if pd.isna(cell.cache_mb) else cell.cache_mb
         axis.barh(place, cache, left=cell.weight_mb, height=0.62, color=style.GREY)
+        seen = seen or cache > SEEN * room * reaches[cell.model]
         axis.plot(cell.peak_mb, place, marker="o", color="black", markersize=4)
         axis.plot(cell.load_peak_mb, place, marker=">", color="black", markerfacecolor="white", markersize=5)
-    for axis in panels.values():
-        axis.set_xlim(left=0)
+        edge = pd.Series([cell.weight_mb + cache, cell.peak_mb, cell.load_peak_mb]).max()
+        parts = (cell.weight_mb, cache) if cache else (cell.weight_mb,)
+        style.note(axis, edge, place, f"bar: {' + '.join(map(style.short, parts))}")
+    for model, axis in panels.items():
+        axis.set_xlim(0, reaches[model] * room if reaches[model] > 0 else None)
     kinds = ", ".join(sorted(summary["memory_kind"].dropna().unique()))
-    style.legend(
-        figure,
-        [
-            Patch(color="#8F8F8F", alpha=0.6, label="weights (in the variant's colour)"),
-            Patch(color=style.GREY, label="keys and values"),
-            Line2D([], [], color="black", marker="o", linestyle="none", markersize=4, label="peak, decoding"),
-            Line2D(
-                [], [], color="black", marker=">", markerfacecolor="white", linestyle="none", markersize=5,
-                label="peak, loading",
-            ),
-        ],
-    )  # fmt: skip
+    handles = [
+        Patch(color="#8F8F8F", alpha=0.6, label="weights (in the variant's colour)"),
+        Patch(color=style.GREY, label="keys and values"),
+        Line2D([], [], color="black", marker="o", linestyle="none", markersize=4, label="peak, decoding"),
+        Line2D(
+            [], [], color="black", marker=">", markerfacecolor="white", linestyle="none", markersize=5,
+            label="peak, loading",
+        ),
+    ]  # fmt: skip
+    lengths = " or ".join(map(number, sorted(set(summary["cache_tokens"].dropna()))))
+    words = f"bar: weights + keys and values{f' of {lengths} tokens' if lengths else ''}"
+    handles.append(Line2D([], [], linestyle="none", label=words if seen else f"{words}, too few to see"))
+    style.legend(figure, handles if seen else [handles[0], *handles[2:]], columns=2 if len(panels) == 1 else 3)
     style.label_x(figure, panels, f"memory [MB]; peaks: {kinds}")
     return figure
 

@@ -52,6 +52,7 @@ def _panel(axis: Axes, table: pd.DataFrame, over: str, column: str, interval: bo
         for (fixed, _), part in table.groupby([FIXED[over], "new_tokens"], sort=False)
         if part[over].nunique() > 1 or (over == "sequences" and part["sequences"].max() > 1)
     ]
+    dashes = style.dashes(style.variants(table))
     places = {place for _, part in shown for place in part[over]}
     for fixed, part in shown:
         for variant in style.variants(part):
@@ -59,7 +60,7 @@ def _panel(axis: Axes, table: pd.DataFrame, over: str, column: str, interval: bo
             if own.empty:
                 continue
             shade = style.colour(variant)
-            axis.plot(own[over], own[column], linestyle=style.dash(variant), linewidth=1.1, **style.marker(variant))
+            axis.plot(own[over], own[column], linestyle=dashes[variant], linewidth=1.1, **style.marker(variant))
             if interval:
                 low, high = (own[f"{column}_{end}"].fillna(own[column]) for end in ("low", "high"))
                 spread = [(own[column] - low).clip(lower=0), (high - own[column]).clip(lower=0)]

@@ -7,7 +7,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from workflow.tradeoff.report import places, style
-from workflow.tradeoff.words import number
 
 LIMIT, BOUND = 100, 50  # % of the bandwidth: no faster run is possible; from here on it is what holds a cell back
 
@@ -24,7 +23,7 @@ def roofline(tables: Path) -> Figure:
             continue
         style.bar(axis, place, cell.variant, cell.mbu_pct)
         read, speed, bandwidth = cell.bytes_per_token / 1e6, cell.decode_tokens_per_s, cell.bandwidth_gb_per_s
-        words = f"{_short(read)} MB × {_short(speed)}/s of {_short(bandwidth)} GB/s"
+        words = f"{style.short(read)} MB × {style.short(speed)}/s of {style.short(bandwidth)} GB/s"
         style.note(axis, cell.mbu_pct, place, f"{cell.mbu_pct:.0f}%: {words}")
     reach = max(LIMIT, summary["mbu_pct"].max())
     for axis in panels.values():
@@ -44,8 +43,3 @@ def roofline(tables: Path) -> Figure:
     )  # fmt: skip
     style.label_x(figure, panels, "decode speed [% of the limit that memory bandwidth sets]")
     return figure
-
-
-def _short(value: float) -> str:
-    """Three digits."""
-    return number(float(f"{value:.3g}"))

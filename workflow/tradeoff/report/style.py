@@ -22,6 +22,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from workflow.tradeoff.files import atomic_file
 from workflow.tradeoff.variants import VARIANTS, schema
+from workflow.tradeoff.words import number
 
 COLOURS = {
     "torch": "#0072B2",
@@ -45,6 +46,9 @@ DASHES = {
     "fp8": (0, (3, 2)),
     "int4": (0, (1, 1.5)),
 }
+MORE_DASHES = (
+    (0, (4, 1, 1, 1)), (0, (8, 2, 1, 2, 1, 2)), (0, (1, 3.5)), (0, (10, 3)), (0, (5, 1, 1, 1, 1, 1, 1, 1)), (0, (2, 1)),
+)  # fmt: skip
 GREY = "#595959"
 PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # keeps lines out of words
 FONT = "DejaVu Sans"  # comes with matplotlib, so that sizes are the same everywhere
@@ -102,8 +106,15 @@ def marker(variant: str) -> dict:
     return {"marker": shape, "color": colour(variant), "markerfacecolor": face, "markersize": 6.5}
 
 
-def dash(variant: str):
-    return DASHES.get(VARIANTS[variant].precision, (0, (4, 1, 1, 1)))
+def dashes(names: Sequence[str]) -> dict[str, str | tuple]:
+    """The dash of each variant's line: its precision's, or the next one that no other line of its colour has."""
+    found: dict[str, str | tuple] = {}
+    for name in names:
+        taken = [found[other] for other in found if colour(other) == colour(name)]
+        own = DASHES.get(VARIANTS[name].precision, MORE_DASHES[0])
+        free = [dash for dash in (own, *MORE_DASHES, *DASHES.values()) if dash not in taken]
+        found[name] = free[0] if free else own
+    return found
 
 
 def models(table: pd.DataFrame) -> list[str]:
@@ -197,15 +208,24 @@ def plain_log(axis) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def legend(figure: Figure, handles: Sequence[Line2D], columns: int = 4) -> None:
-    """One legend for all panels, under them."""
-    figure.legend(handles=list(handles), loc="outside lower center", ncols=columns, fontsize=8, handletextpad=0.5)
+def legend(figure: Figure, handles: Sequence[Line2D], columns: int = 4, wide: float = 2.0) -> None:
+    """One legend for all panels, under them. wide: of a handle, in letters."""
+    figure.legend(
+        handles=list(handles), loc="outside lower center", ncols=columns, fontsize=8, handletextpad=0.5,
+        handlelength=wide,
+    )  # fmt: skip
 
 
 def variant_handles(names: Sequence[str], lines: bool = False) -> list[Line2D]:
     if lines:
-        return [Line2D([], [], label=name, linestyle=dash(name), color=colour(name)) for name in names]
+        dash = dashes(names)
+        return [Line2D([], [], label=name, linestyle=dash[name], **marker(name)) for name in names]
     return [Line2D([], [], label=name, linestyle="none", **marker(name)) for name in names]
+
+
+def short(value: float) -> str:
+    """A number in three digits."""
+    return number(float(f"{value:.3g}"))
 
 
 def empty(text: str) -> Figure:

@@ -34,15 +34,18 @@ def itl(cells: Iterable[Cell], claimed: set[tuple[str, str]]) -> pd.DataFrame:
 
 
 def growth(cells: Iterable[Cell], claimed: set[tuple[str, str]]) -> pd.DataFrame:
-    """Median inter-token time at each length of the sequence, with its quartiles over the samples.
+    """What a token takes at each length of the sequence, ms; without a cache these times grow with the length, since
+    every token runs the whole sequence again.
 
-    Without a cache every token runs the whole sequence again, so these times grow with the length.
+    source "answers": median inter-token time of the timed answers, with its quartiles over them. source "proof": the
+    least of a few steps after a prompt of that length, which reaches further than the answers do.
     """
     lines = []
     for cell in cells:
         own = rows_speed.replicates(cell.speed, "standard", "cell") if cell.key in claimed else []
         if not own:
             continue
+        head = {"model": cell.model, "variant": cell.variant, "cache": "yes" if cell.spec.cache else "no"}
         prompt = cell.speed["protocols"]["standard"]["prompt_tokens"]
         samples = [sample["itl_s"] for run in own for sample in run["samples"]]
         shortest = min(map(len, samples))
@@ -50,14 +53,18 @@ def growth(cells: Iterable[Cell], claimed: set[tuple[str, str]]) -> pd.DataFrame
         low, middle, high = np.percentile(times, (25, 50, 75), axis=0)
         lines += [
             {
-                "model": cell.model, "variant": cell.variant, "cache": "yes" if cell.spec.cache else "no",
                 # the first inter-token time follows the prompt and the first new token
-                "length_tokens": prompt + 1 + step, "itl_ms": middle[step], "itl_ms_p25": low[step],
-                "itl_ms_p75": high[step],
+                **head, "source": "answers", "length_tokens": prompt + 1 + step, "itl_ms": middle[step],
+                "itl_ms_p25": low[step], "itl_ms_p75": high[step],
             }
             for step in range(shortest)
         ]  # fmt: skip
-    names = ["model", "variant", "cache", "length_tokens", "itl_ms", "itl_ms_p25", "itl_ms_p75"]
+        steps = (cell.speed.get("proof") or {}).get("cache_growth") or {}
+        lines += [
+            {**head, "source": "proof", "length_tokens": length, "itl_ms": 1e3 * seconds}
+            for length, seconds in zip(steps.get("lengths", []), steps.get("step_s", []), strict=True)
+        ]
+    names = ["model", "variant", "cache", "source", "length_tokens", "itl_ms", "itl_ms_p25", "itl_ms_p75"]
     return pd.DataFrame(lines, columns=names)
 
 
