@@ -109,7 +109,11 @@ def build(cells: Sequence[Cell], summary: pd.DataFrame) -> dict[str, dict]:
         "memory": ("Memory, MB", f"{kinds} {BASELINE}", "standard"),
         "latency": ("Latency, ms", sentence(facts["standard"]), "standard"),
         "itl": ("Inter-token latency, quantiles", sentence(facts["standard"]), "standard"),
-        "growth": ("Inter-token latency by length", sentence(facts["standard"]), "standard"),
+        "growth": (
+            "Inter-token latency by length",
+            f"{sentence(facts['standard'])} Rows of the proof are the least of a few steps after each length.",
+            "standard",
+        ),
         "launch": (
             "Eager and as a CUDA graph",
             f"{sentence(facts['standard'])} Kernels, launches and times are per token, of a profiled decode step. "
