@@ -26,7 +26,7 @@ HERE = Path(__file__).resolve().parent
 ARTIFACT = HERE.parents[2] / "models/smollm2-135m"
 DEVICE = "cuda"
 THREADS = 4
-CONTEXT = 8192  # the longest sequence, in tokens
+CONTEXT = 4096  # the longest sequence, in tokens
 # what stands around a prompt, in tokens and in text, and the tokens that end an answer
 HEAD, BEFORE, AFTER, STOP = [], "\u003c|im_start|\u003esystem\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face\u003c|im_end|\u003e\n\u003c|im_start|\u003euser\n", "\u003c|im_end|\u003e\n\u003c|im_start|\u003eassistant\n", [2]
 TOKENIZER = Tokenizer.from_file(str(HERE / "tokenizer.json"))
