@@ -122,7 +122,7 @@ def test_a_configs_own_scenarios_lead_and_one_that_the_baseline_wins_says_so(cpu
     said = decided((rows, cpu[1]), **asked)["answer"]
     assert [line.split(" (")[0] for line in said[:-2]] == ["a-chat", "b-batch", "c", "d", "e"]
     assert "nothing that can be deployed beats the baseline, so keep torch-fp32" in said[0]
-    assert all(line.endswith("): the same.") for line in said[1:5])
+    assert all(line.endswith("): the same as a-chat.") for line in said[1:5])
 
 
 def test_figures_of_an_answer_have_their_intervals_and_the_whole_process(cpu):

@@ -30,8 +30,10 @@ def lines(rows: Sequence[Mapping], answers: Sequence[Mapping], failed: Sequence[
     for name in leading(answers):
         own = [entry for entry in answers if entry["scenario"] == name]
         text = "; ".join(one_of_many(entry) for entry in own) if len(own) > 1 else sentence(own[0])
-        if len(own) == 1 and told.setdefault(text.partition(AGAIN)[0], name) != name:
-            text = f"the same{text.partition(AGAIN)[2]}"
+        first = told.setdefault(text.partition(AGAIN)[0], name) if len(own) == 1 else name
+        if first != name:
+            known = LEADS.get(first, first)
+            text = f"the same as {known[0].lower()}{known[1:]}{text.partition(AGAIN)[2]}"
         found.append(f"{head(own[0])}: {text.replace(AGAIN, '')}.")
     found += sources(rows)
     several = len({row["model"] for row in rows}) > 1
