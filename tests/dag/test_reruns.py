@@ -104,6 +104,14 @@ def test_touching_or_reverting_reruns_nothing(study, path):
     assert study.planned() == {}
 
 
+def test_a_cells_file_that_was_deleted_is_taken_again(study):
+    """What the reason of a disturbed or hung cell asks for."""
+    (study.results / "speed/llama/onnx-int8-kv.json").unlink()
+    planned = study.planned()
+    assert variants(planned["measure"]) == {"llama/onnx-int8-kv"} and {"summarize", "report"} <= set(planned)
+    assert not set(planned) & (STAGES - {"measure"})
+
+
 def test_touching_a_result_reruns_nothing(study):
     for path in ("models/llama/manifest.json", "speed/llama/torch-fp32.json", "tables/summary.csv"):
         os.utime(study.results / path)
