@@ -66,6 +66,32 @@ def test_no_circle():
     assert not graph, f"these import each other: {sorted(graph)}"
 
 
+def defined(module: str) -> set[str]:
+    """Names that a module gives to others: what its text binds outside functions and classes, and modules below it."""
+    found, open_ = set(), [ast.parse(MODULES[module].read_text())]
+    while open_:
+        for node in ast.iter_child_nodes(open_.pop()):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                found.add(node.name)
+                continue
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                found.add(node.id)
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                found.update((alias.asname or alias.name).partition(".")[0] for alias in node.names)
+            open_.append(node)
+    return found | {name.rpartition(".")[2] for name in MODULES if name.rpartition(".")[0] == module}
+
+
+def test_every_name_that_is_imported_is_there():
+    """A name that moved is found in milliseconds, not by the one command that needs it."""
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            below = (getattr(node, "module", None) or "").removeprefix(PREFIX)
+            if isinstance(node, ast.ImportFrom) and below in MODULES:
+                missing = {alias.name for alias in node.names} - defined(below)
+                assert not missing, f"{module} imports {missing} from {below}"
+
+
 def test_every_stage_is_a_command():
     for stage in STAGES:
         assert f"{stage}.__main__" in MODULES, stage

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from workflow.tradeoff import asking
 from workflow.tradeoff.errors import UserError
-from workflow.tradeoff.run.fork import PARENT_DIES
+from workflow.tradeoff.run.hang import PARENT_DIES
 
 START_S = 300  # within which a server must have loaded its model
 END_S = 10
