@@ -46,6 +46,11 @@ def number(value) -> str:
     return text if "e" not in text else f"{value:.6f}".rstrip("0")
 
 
+def brief(value) -> str:
+    """A number in at most three significant digits, where the fourth would be noise."""
+    return EMPTY if value is None or math.isnan(value) else number(float(f"{value:.3g}"))
+
+
 def convention(name: str) -> re.Match:
     """The parsed name; UserError when it names no convention."""
     match = CONVENTION.fullmatch(name)

@@ -14,6 +14,7 @@ from workflow.tradeoff.report import figures, figures_tradeoff, style
 from workflow.tradeoff.report.figures_growth import spread
 from workflow.tradeoff.summarize.__main__ import main as summarize_main
 from workflow.tradeoff.variants import VARIANTS
+from workflow.tradeoff.words import brief
 
 FAULTS = {
     ("tiny-a", "bnb-int8"): "unsupported",
@@ -254,7 +255,7 @@ def test_bars_are_filled_and_keys_and_values_stand_in_words(four, tmp_path, cach
     texts = [text for axis in figure.axes for text in axis.texts]
     found = {text.get_text() for text in texts}
     for cell in summary[cached].itertuples():
-        assert f"bar: {style.short(cell.weight_mb)} + {style.short(cache_mb)}" in found
+        assert f"bar: {brief(cell.weight_mb)} + {brief(cache_mb)}" in found
     assert all(Text.get_window_extent(text).x1 < text.axes.bbox.x1 for text in texts)
     bars = [bar for axis in (*figure.axes, *figures.speed(tmp_path).axes) for bar in axis.patches]
     assert bars and not [bar for bar in bars if bar.get_facecolor()[:3] == (1, 1, 1)]

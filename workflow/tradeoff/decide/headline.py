@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from workflow.tradeoff.decide import advice, phrases, scenarios
 from workflow.tradeoff.variants import VARIANTS
-from workflow.tradeoff.words import LEADS, OBJECTIVES, number
+from workflow.tradeoff.words import LEADS, OBJECTIVES, brief, number
 
 LAST = "small-model"  # the fourth of the study's, which no reader asks first
 MOST = 5
@@ -131,14 +131,14 @@ def _figures(entry: Mapping) -> str:
     text = entry.get("rate") or f"{told('decode_tokens_per_s')} tokens/s"
     if entry["winner"] != entry["baseline"]:
         beside = entry["baseline_tokens_per_s"] if "rate" not in entry else None
-        own = f" (which did {phrases.brief(beside)})" if beside else ""
+        own = f" (which did {brief(beside)})" if beside else ""
         text += f", {told('speedup')} times as fast as the baseline beside it{own}"
     if entry["ttft_ms"] is not None and "rate" not in entry:
-        text += f"; the first token after {phrases.brief(entry['ttft_ms'])} ms{_wait(entry)}"
+        text += f"; the first token after {brief(entry['ttft_ms'])} ms{_wait(entry)}"
     peak = max(entry["peak_mb"] or 0, entry["load_peak_mb"] or 0)
     kept = f" for {number(entry['cache_tokens'])} tokens" if entry["cache_tokens"] else ""
-    text += f"; {phrases.brief(entry['memory_mb'])} MB of weights and cache{kept}"
-    text += f", {phrases.brief(peak)} MB the whole process at most" if peak else ""
+    text += f"; {brief(entry['memory_mb'])} MB of weights and cache{kept}"
+    text += f", {brief(peak)} MB the whole process at most" if peak else ""
     if entry["degradation_pct"] is not None and entry["winner"] != entry["baseline"]:
         ends = (entry[f"degradation{end}_pct"] for end in ("", "_low", "_high"))
         text += f"; perplexity {phrases.within(*ends, form='{:+.2f}')} %"

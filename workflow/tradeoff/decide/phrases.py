@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from workflow.tradeoff.words import number
+from workflow.tradeoff.words import brief, number
 
 
 def cite(row: Mapping) -> str:
@@ -27,16 +27,15 @@ def figures(row: Mapping) -> str:
     return ", ".join(parts)
 
 
-def within(value: float | None, low: float | None, high: float | None, form: str = "{:.3g}") -> str:
-    """A figure with its 95% interval, ``7.24 [6.6, 7.94]``; without one where it is not known. form: of each number."""
+def within(value: float | None, low: float | None, high: float | None, form: str = "") -> str:
+    """A figure with its 95% interval, ``7.24 [6.6, 7.94]``; without one where it is not known.
+
+    form: of each number, where it is not ``brief``.
+    """
+    told = form.format if form else brief
     if value is None or low is None or math.isnan(low) or (low == value == high):
-        return brief(value, form)
-    return f"{brief(value, form)} [{brief(low, form)}, {brief(high, form)}]"
-
-
-def brief(value: float | None, form: str = "{:.3g}") -> str:
-    """A number for a sentence, where the fourth digit would be noise."""
-    return number(value) if value is None or abs(value) >= 1000 else form.format(value)
+        return told(value)
+    return f"{told(value)} [{told(low)}, {told(high)}]"
 
 
 def accuracy(row: Mapping) -> str:

@@ -22,7 +22,7 @@ from workflow.tradeoff.report.figures_launch import launch
 from workflow.tradeoff.report.figures_loads import loads
 from workflow.tradeoff.report.figures_roofline import roofline
 from workflow.tradeoff.report.figures_tradeoff import WIDEST, tradeoff
-from workflow.tradeoff.words import number
+from workflow.tradeoff.words import brief, number
 
 KL = {"kl_p50": "median", "kl_p90": "90%", "kl_p99": "99%", "kl_mean": "mean"}
 SEEN = 0.01  # of the axis: a narrower part of a bar has no entry in the legend
@@ -111,7 +111,7 @@ def memory(tables: Path) -> Figure:
         axis.plot(cell.load_peak_mb, place, marker=">", color="black", markerfacecolor="white", markersize=5)
         edge = pd.Series([cell.weight_mb + cache, cell.peak_mb, cell.load_peak_mb]).max()
         parts = (cell.weight_mb, cache) if cache else (cell.weight_mb,)
-        style.note(axis, edge, place, f"bar: {' + '.join(map(style.short, parts))}")
+        style.note(axis, edge, place, f"bar: {' + '.join(map(brief, parts))}")
     for model, axis in panels.items():
         axis.set_xlim(0, reaches[model] * room if reaches[model] > 0 else None)
     kinds = ", ".join(sorted(summary["memory_kind"].dropna().unique()))

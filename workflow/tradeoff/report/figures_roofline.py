@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from workflow.tradeoff.report import places, style
+from workflow.tradeoff.words import brief
 
 LIMIT, BOUND = 100, 50  # % of the bandwidth: no faster run is possible; from here on it is what holds a cell back
 
@@ -23,7 +24,7 @@ def roofline(tables: Path) -> Figure:
             continue
         style.bar(axis, place, cell.variant, cell.mbu_pct)
         read, speed, bandwidth = cell.bytes_per_token / 1e6, cell.decode_tokens_per_s, cell.bandwidth_gb_per_s
-        words = f"{style.short(read)} MB × {style.short(speed)}/s of {style.short(bandwidth)} GB/s"
+        words = f"{brief(read)} MB × {brief(speed)}/s of {brief(bandwidth)} GB/s"
         style.note(axis, cell.mbu_pct, place, f"{cell.mbu_pct:.0f}%: {words}")
     reach = max(LIMIT, summary["mbu_pct"].max())
     for axis in panels.values():

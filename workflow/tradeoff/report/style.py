@@ -22,7 +22,6 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from workflow.tradeoff.files import atomic_file
 from workflow.tradeoff.variants import VARIANTS, schema
-from workflow.tradeoff.words import number
 
 COLOURS = {
     "torch": "#0072B2",
@@ -221,11 +220,6 @@ def variant_handles(names: Sequence[str], lines: bool = False) -> list[Line2D]:
         dash = dashes(names)
         return [Line2D([], [], label=name, linestyle=dash[name], **marker(name)) for name in names]
     return [Line2D([], [], label=name, linestyle="none", **marker(name)) for name in names]
-
-
-def short(value: float) -> str:
-    """A number in three digits."""
-    return number(float(f"{value:.3g}"))
 
 
 def empty(text: str) -> Figure:
