@@ -8,18 +8,20 @@ import numpy as np
 
 from workflow.tradeoff import precision, samples
 
+NO_DIFFERENCE = ("tie", "undecided")  # right for A against A
+VERDICTS = (*NO_DIFFERENCE, "slower", "faster", "disturbed")
 NAMED = ("cpu", "threads", "budget_s")  # what each run says of where and how long it ran
 TIES, SLOWER = 0.95, 0.80  # shares of right answers that are wanted, without and with a slowdown
 
 
 def table(entries: list[dict]) -> str:
     """A line of markdown for each setting."""
-    lines = ["| neighbour | planted | runs | tie | slower | faster | disturbed | median half-width | median seconds |"]
-    lines.append("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    columns = ["neighbour", "planted", "runs", *VERDICTS, "median half-width", "median seconds"]
+    lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
     trials = [entry for entry in entries if "verdict" in entry]
     for kind, plant in dict.fromkeys((entry["neighbour"], entry["plant"]) for entry in trials):
         own = [entry for entry in trials if (entry["neighbour"], entry["plant"]) == (kind, plant)]
-        counts = [sum(entry["verdict"] == word for entry in own) for word in ("tie", "slower", "faster", "disturbed")]
+        counts = [sum(entry["verdict"] == word for entry in own) for word in VERDICTS]
         widths = [entry["high"] / entry["value"] - 1 for entry in own if "value" in entry]
         width = f"{np.median(widths):.1%}" if widths else "–"
         seconds = np.median([entry["seconds"] for entry in own])
@@ -33,9 +35,10 @@ def reached(entries: list[dict]) -> str:
     found = []
     trials = [entry for entry in entries if "verdict" in entry]
     for kind, plant in dict.fromkeys((entry["neighbour"], entry["plant"]) for entry in trials):
-        right, wanted = ("slower", SLOWER) if plant else ("tie", TIES)
-        own = [entry["verdict"] == right for entry in trials if (entry["neighbour"], entry["plant"]) == (kind, plant)]
+        right, wanted = (("slower",), SLOWER) if plant else (NO_DIFFERENCE, TIES)
+        own = [entry["verdict"] in right for entry in trials if (entry["neighbour"], entry["plant"]) == (kind, plant)]
         word = "reached" if np.mean(own) >= wanted else "not reached"
+        right = " or ".join(right)
         found.append(f"- neighbour {kind}, {plant:g}% planted: {right} in {np.mean(own):.0%} of the runs: {word}.")
     return "\n".join(found)
 
@@ -84,7 +87,7 @@ def figure(entries: list[dict], path: Path) -> None:
     for axis, (kind, plant) in zip(axes[0], settings, strict=True):
         own = [entry for entry in trials if (entry["neighbour"], entry["plant"]) == (kind, plant)]
         for place, entry in enumerate(sorted(own, key=lambda entry: entry["value"])):
-            ink = style.GREY if entry["verdict"] == "tie" else style.COLOURS["bnb"]
+            ink = style.GREY if entry["verdict"] in NO_DIFFERENCE else style.COLOURS["bnb"]
             axis.plot([place, place], [entry["low"], entry["high"]], color=ink, linewidth=0.9)
             axis.plot(place, entry["value"], ".", color=ink, markersize=3)
         for truth in {1.0, 1 / (1 + plant / 100)}:

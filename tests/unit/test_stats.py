@@ -132,7 +132,7 @@ def test_one_figure_has_no_interval():
     for interval in (stats.median_interval([10.0]), stats.paired_ratio([[math.log(2)]], 4)):
         assert math.isnan(interval.low) and math.isnan(interval.high)
     assert stats.paired_ratio([[math.log(2)]], 4).value == pytest.approx(2)
-    assert stats.speed_verdict(math.nan, math.nan) == "tie"
+    assert stats.speed_verdict(math.nan, math.nan) == "undecided"
     assert stats.quality_verdict(math.nan, math.nan) == "no detectable change"
 
 
@@ -226,7 +226,9 @@ def test_degradation_is_the_change_of_perplexity():
 def test_verdicts():
     assert stats.speed_verdict(1.01, 1.3) == "faster"
     assert stats.speed_verdict(0.7, 0.99) == "slower"
-    assert stats.speed_verdict(0.9, 1.1) == stats.speed_verdict(1.0, 1.2) == "tie"
+    assert stats.speed_verdict(0.92, 1.09) == stats.speed_verdict(1 / 1.1, 1.1) == "tie"
+    # what was once called a tie, of a variant 2.5 times as fast
+    assert stats.speed_verdict(0.85, 3.15) == stats.speed_verdict(0.7, 1.0) == "undecided"
 
 
 def test_noise_is_half_the_width_over_the_value():

@@ -56,7 +56,8 @@ GROUPS: dict[str, dict[str, str]] = {
         "baseline_tokens_per_s": "The baseline's own tokens a second in the processes that took turns with the cell's: "
         "what speedup compares with. Another figure than in the baseline's row, which was taken at another time.",
         "baseline_ttft_ms": "The baseline's time to first token in these processes, which ttft_ratio compares with.",
-        "speed_verdict": "faster or slower when the whole interval of the speedup is on that side of 1, else tie.",
+        "speed_verdict": "faster or slower when the whole interval of the speedup is on that side of 1; tie when it is "
+        "within 10% of 1; else undecided.",
         "study_tokens_per_s": "Tokens a second by the protocol of the paper on trial: its short prompt, 10 new tokens, "
         "the whole generate call timed, reading the prompt included. New tokens divided by mean seconds.",
         "study_s_mean": "Mean seconds of such a call.",

@@ -21,6 +21,7 @@ from workflow.tradeoff.precision import t_quantile
 FEW = 8  # replicates below which the interval is Student's t
 FEW_BLOCKS = 20  # the same for blocks of text, whose sizes differ
 RESAMPLES = 2000
+TIE = 0.1  # of a speed: a difference that small is none to whoever deploys; an interval within it is a tie
 NOTHING = "one observation: no interval"
 # each replicate by its samples, or by one figure
 Replicates = Sequence[Sequence[float] | float]
@@ -148,8 +149,13 @@ def mean_std(samples: Sequence[float]) -> tuple[float, float]:
 
 
 def speed_verdict(low: float, high: float) -> str:
-    """``faster`` or ``slower`` when the interval of the speedup excludes 1, else ``tie`` (without one, too)."""
-    return "faster" if low > 1 else "slower" if high < 1 else "tie"
+    """``faster`` or ``slower`` when the interval of the speedup excludes 1; ``tie`` when it lies within TIE of 1.
+
+    ``undecided`` else, and without an interval: it may be any of the three, and a longer run may say which.
+    """
+    if low > 1 or high < 1:
+        return "faster" if low > 1 else "slower"
+    return "tie" if low * (1 + TIE) >= 1 and high <= 1 + TIE else "undecided"
 
 
 def quality_verdict(low: float, high: float) -> str:

@@ -222,6 +222,7 @@ def test_noise_and_ties_are_in_the_short_form(rows):
     found = scenarios.answer([own[0], twin], Scenario("s", "memory"))
     assert found["margin"] == "a tie, told apart by speed" and "noise" not in found["cell"]
     assert phrases.short(twin, "speed") == "1× tie" and phrases.short(own[0], "speed") == "the baseline"
+    assert phrases.short({**twin, "speed_verdict": "undecided"}, "speed") == "1× undecided"
     assert phrases.short(own[0], "balanced").startswith("the baseline, ")
     assert phrases.short(own[1], "quality").startswith("perplexity +")
 

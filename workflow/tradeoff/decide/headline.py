@@ -104,7 +104,7 @@ def sentence(entry: Mapping) -> str:
     figures = _figures(entry)
     if entry["winner"] == entry["baseline"]:
         text = f"nothing that can be deployed beats the baseline, so keep {name}: {figures}"
-    elif entry["objective"] != "memory" and entry["speed_verdict"] == "tie":
+    elif entry["objective"] != "memory" and entry["speed_verdict"] in ("tie", "undecided"):
         text = f"nothing is measurably faster than the baseline; run {name}: {figures}"
     else:
         text = f"run {name}: {figures}"

@@ -48,11 +48,11 @@ def accuracy(row: Mapping) -> str:
 def short(row: Mapping, objective: str) -> str:
     """The figure of a cell that an objective is about: its speed, memory or perplexity; speed and memory of balanced.
 
-    ``tie``: the interval does not tell the speed apart from the baseline's.
+    ``tie``, ``undecided``: the interval does not tell the speed apart from the baseline's.
     """
     speed = "the baseline" if row["variant"] == row["baseline"] else f"{row['speedup']:.3g}×"
-    if row["speed_verdict"] == "tie":
-        speed += " tie"
+    if row["speed_verdict"] in ("tie", "undecided"):
+        speed += f" {row['speed_verdict']}"
     if objective in ("speed", "throughput"):
         return speed
     if objective == "memory":

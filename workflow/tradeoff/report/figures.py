@@ -48,7 +48,9 @@ def speed(tables: Path) -> Figure:
         elif pd.isna(cell.speedup):
             ratio = "no ratio"
         else:
-            ratio = f"{cell.speedup:.2f}×" + (" (tie)" if cell.speed_verdict == "tie" else "")
+            ratio = f"{cell.speedup:.2f}×"
+            if cell.speed_verdict in ("tie", "undecided"):
+                ratio += f" ({cell.speed_verdict})"
         reach = cell.decode_tokens_per_s if pd.isna(high) else min(high, WIDEST * cell.decode_tokens_per_s)
         limits[axis] = max(limits.get(axis, 0), reach)
         noisy = ", noisy" if str(cell.noisy).lower() == "true" else ""

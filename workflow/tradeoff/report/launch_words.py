@@ -39,7 +39,7 @@ def _quantized(row: Mapping, reference: Mapping | None) -> list[str]:
     if math.isnan(row[eager]):
         return [f"{_cell(row)}: no ratio to {REFERENCE}. {gained}."]
     verdict = stats.speed_verdict(row[f"{eager}_low"], row[f"{eager}_high"])
-    words = {"slower": "slower than", "faster": "faster than", "tie": "not told apart from"}[verdict]
+    words = {"slower": "slower than", "faster": "faster than", "tie": "as fast as"}.get(verdict, "not told apart from")
     waits = _waits(row)
     cause = _cause(row, reference) if reference and verdict == "slower" else None
     text = f"{_cell(row)}, eager, is {words} {REFERENCE} ({_times(row, eager)})"

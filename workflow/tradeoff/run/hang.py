@@ -148,7 +148,10 @@ def family(pid: int) -> list[psutil.Process]:
 
 
 def kill(pid: int, known: Iterable[psutil.Process] = ()) -> None:
-    """Kill a process with all that it started, and what is ``known`` to be its; stopped first, they start no more."""
+    """Kill a process with all that it started, and what is ``known`` to be its; stopped first, they start no more.
+
+    It returns when they have ended and hold no memory of the machine or of a card any more, or after LAST_S.
+    """
     stopped: set[psutil.Process] = set()
     while new := {*known, *family(pid)} - stopped:
         for one in new:
@@ -158,6 +161,17 @@ def kill(pid: int, known: Iterable[psutil.Process] = ()) -> None:
     for one in stopped:
         with contextlib.suppress(psutil.NoSuchProcess):
             one.kill()
+    deadline = time.monotonic() + LAST_S
+    while any(map(lives, stopped)) and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+def lives(one: psutil.Process) -> bool:
+    """Whether a process has not ended; one that has, and that nobody asked for its status, holds nothing any more."""
+    try:
+        return one.is_running() and one.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def reap(pid: int) -> int | None:

@@ -4,10 +4,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from workflow.tradeoff import stats
+
 PERCENTILES = (50, 90, 99)
 KEEPS_UP = 0.9  # share of the offered rate that a server that is not saturated answers
 BLOCK = 4  # requests that follow each other are resampled together: they waited in one queue
 DRAWS = 2000
+TIMES = {"faster": "higher", "slower": "lower"}  # what a ratio of times is called, of two speeds' words
 
 
 def spread(values: Sequence[float], name: str) -> dict[str, float | None]:
@@ -89,5 +92,5 @@ def versus(facts: Sequence[Mapping], others: Sequence[Mapping], key: str, seed: 
     places = (starts[:, :, None] + np.arange(BLOCK)).reshape(DRAWS, -1)[:, : len(values)]
     low, high = np.percentile(values[places].mean(axis=1), [2.5, 97.5])
     ratio, low, high = np.exp([values.mean(), low, high]).tolist()
-    verdict = "lower" if high < 1 else "higher" if low > 1 else "tie"
+    verdict = TIMES.get(found := stats.speed_verdict(low, high), found)
     return {"ratio": ratio, "low": low, "high": high, "pairs": len(logs), "verdict": verdict}
