@@ -19,17 +19,21 @@ from workflow.tradeoff.summarize import rows_speed
 HEAD = ["variant", "tokens/s", "baseline's tokens/s", "times the baseline [95%]", "GB a token", "MBU", "joules a token"]
 
 
+def baseline_rates(speed: dict) -> list[float]:
+    """Tokens a second of each process of the baseline; none in the baseline's own file."""
+    processes = rows_speed.replicates(speed, "standard", "baseline")
+    return [float(np.median([samples.decode_rate(turn) for turn in run["samples"]])) for run in processes]
+
+
 def line(path: Path) -> list[str]:
     speed = json.loads(path.read_text())
     columns = rows_speed.speed_columns(speed)
     rate, size = columns["decode_tokens_per_s"], speed["proof"]["bytes_per_token"]
-    baseline = [np.median([samples.decode_rate(turn) for turn in run["samples"]])
-                for run in rows_speed.replicates(speed, "standard", "baseline")]  # fmt: skip
     ends = [columns[f"speedup{end}"] for end in ("", "_low", "_high")]
     return [
         f"`{speed['variant']}`",
         f"{rate:.0f}",
-        f"{np.median(baseline or [rate]):.0f}",
+        f"{np.median(baseline_rates(speed) or [rate]):.0f}",
         "{:.2f} [{:.2f}, {:.2f}]".format(*ends),
         f"{size / 1e9:.2f}",
         f"{size * rate / speed['bandwidth']['bytes_per_s']:.0%}",

@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from tests.bench import accuracies, calibrated, speeds
+from tests.bench import accuracies, calibrated, goals, speeds
+from workflow.tradeoff.stats import Interval
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -20,6 +21,13 @@ def test_the_speeds_on_an_h100():
     page = (DOCS / "h100" / "README.md").read_text()
     assert speeds.table([DOCS / "h100" / "raw" / "speed"]) in page
     assert accuracies.table(DOCS / "h100" / "tables") in page
+    assert goals.table(DOCS) in page
+
+
+def test_a_goal_is_reached_by_its_whole_interval():
+    told = [goals.verdict(Interval(1.7, low, high, 3, ""), 1.7) for low, high in [(1.7, 1.8), (1.6, 1.9), (1.5, 1.69)]]
+    assert told == ["reached", "not told", "not reached"]
+    assert goals.verdict(Interval(1.6, float("nan"), float("nan"), 1, ""), 1.7) == "not reached"
 
 
 def test_vllms_server_wrote_what_was_measured_on_an_h100():
