@@ -53,6 +53,10 @@ GROUPS: dict[str, dict[str, str]] = {
             "taken turn by turn, so a machine that drifts cancels out. Below 1 is slower. The interval is Student's t "
             "over pairs of processes, each by its median turn; it allows for stopping when it was narrow enough.",
         ),
+        **_with_interval(
+            "throughput_ratio",
+            "The same of the whole answer: tokens a second with the time of its prompt, divided by the baseline's.",
+        ),
         "baseline_tokens_per_s": "The baseline's own tokens a second in the processes that took turns with the cell's: "
         "what speedup compares with. Another figure than in the baseline's row, which was taken at another time.",
         "baseline_ttft_ms": "The baseline's time to first token in these processes, which ttft_ratio compares with.",

@@ -127,7 +127,10 @@ def test_a_configs_own_scenarios_lead_and_one_that_the_baseline_wins_says_so(cpu
 
 def test_figures_of_an_answer_have_their_intervals_and_the_whole_process(cpu):
     second = decided(cpu)["answer"][1]
-    assert re.search(r"tokens/s, [\d.]+ \[[\d.]+, [\d.]+\] times as fast as the baseline beside it \(which", second)
+    assert re.search(r"tokens/s, [\d.]+ \[[\d.]+, [\d.]+\] times as fast as the baseline beside it \([\d.]+ \[", second)
+    assert "times with the prompt's time counted)" in second and " Times as fast are known to ±" in " ".join(
+        decided(cpu)["answer"]
+    )
     assert re.search(r"the first token after [\d.]+ ms, ", second) and "word for word the baseline's" in second
     assert re.search(r"MB of weights and cache for \d+ tokens, [\d,.]+ MB the whole process at most", second)
     assert re.search(r"perplexity \+[\d.]+ \[[+-][\d.]+, [+-][\d.]+\] %", second)
@@ -142,6 +145,7 @@ def test_a_model_that_came_quantized_is_said_where_the_answer_stands(cpu):
     assert "run gguf-source (llama.cpp, weights as published, 5.7 bits each on average)" in answer[0]
     assert "was fetched as a GGUF file of 5.7 bits a weight (Q4_1 79%, Q8_0 21%)" in answer[3]
     assert "gguf-source is that file itself" in answer[3] and "in no figure here" in answer[3]
+    assert "accuracy favours gguf-source from the start" in answer[3]
 
 
 def test_slow_and_small_is_advised_for_memory_only_where_nothing_faster_is_as_small(cpu):

@@ -200,7 +200,33 @@ def test_advice_is_short_and_the_whole_sentence_stands_nowhere_else(decision):
         assert len(entry["cell"]) < 100 and entry["cell"] != entry["text"]
     for lines in (decision["use_cases"], decision["quality_aware"], decision["selection_matrix"]):
         assert not any("of weights and cache" in str(value) for line in lines for value in line.values())
-    assert all(len(line) < 420 for line in decision["answer"])
+    assert all(len(line) < 480 for line in decision["answer"])
+
+
+def test_a_lead_within_the_noise_is_not_worth_an_accuracy_that_is_surely_lost(rows):
+    first = {**rows[1], "variant": "gguf-q4_k_m", "speed_verdict": "faster", "status": "ok", "quality_verdict": "worse"}
+    first |= {"speedup": 8.15, "speedup_low": 7.3, "speedup_high": 9.1}
+    first |= {"delta_nll": 0.066, "delta_nll_low": 0.052, "delta_nll_high": 0.08}
+    second = {**first, "variant": "gguf-source", "speedup": 8.04, "speedup_low": 6.8, "speedup_high": 9.5}
+    second |= {"delta_nll": 0.004, "delta_nll_low": 0.002, "delta_nll_high": 0.006}
+
+    def best(**changes):
+        return scenarios.answer([first, {**second, **changes}], Scenario("s", "speed"))
+
+    found = best()
+    assert found["winner"] == "gguf-source" and found["ties"] == ["gguf-q4_k_m"]
+    assert found["margin"] == "-1.3%, within the noise; more accurate"
+    # told apart, or further off than 10%, or not surely more accurate: the faster one
+    others = [{"speedup_high": 7.2}, {"speedup": 7.0}, {"delta_nll_high": 0.06}, {"delta_nll_high": math.nan}]
+    assert {best(**changes)["winner"] for changes in others} == {"gguf-q4_k_m"}
+
+
+def test_what_it_takes_to_make_each_file_is_in_the_costs(rows):
+    made = [("export", "onnx-fp32-kv", 40.0), ("quantize", "onnx-dynamic-kv", 10.0), ("gguf", "gguf-q8_0", 23.0)]
+    resources = pd.DataFrame([{"rule": rule, "of": f"m_{name}", "s": s} for rule, name, s in made])
+    own = [{**rows[0], "model": "m", "variant": name} for name in ("torch-fp32", "onnx-int8-kv", "gguf-q8_0")]
+    table = {line["precision"]: line["prepare_s"] for line in advice.cost_benefit(own, resources)}
+    assert table == {"FP32": "0", "ONNX KV Cache INT8": "50", "GGUF Q8_0": "23"}
 
 
 def test_refusals_stand_together_under_what_they_fail(rows):

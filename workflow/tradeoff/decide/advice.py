@@ -15,6 +15,7 @@ SIZES = {"small": "Small (<1B)", "medium": "Medium (1-6B)", "large": "Large (>6B
 NONE = "no admissible variant"
 NOT_ABOUT = "not about this size"
 LOAD = "Load?"
+PREPARES = ("export", "quantize", "fuse", "gguf", "auto_round")  # rules that make what an engine loads
 HARDWARE = "Hardware type?"
 MILLION_PER_KWH = 1e6 / 3.6e6  # kilowatt-hours of a million tokens, of each joule that a token takes
 # the study's use cases, each as the question that it asks
@@ -121,9 +122,10 @@ def hardware(rows: Sequence[Mapping], machine: str) -> list[dict]:
         if not usable:
             table.append({"hardware": machine, "model": model, "advice": "No cell gave a figure."})
             continue
-        fastest = max(usable, key=lambda row: row["speedup"])
+        fastest = answer(usable, Scenario("any", "speed"))
         smallest = min(usable, key=lambda row: row["memory_mb"])
-        text = f"Fastest {cite(fastest)} ({short(fastest, 'speed')}{accuracy(fastest)}). "
+        named = {row["variant"]: accuracy(row) for row in usable}
+        text = f"Fastest {fastest['cell']}{named.get(fastest['winner'], '')}. "
         text += f"Smallest {cite(smallest)} ({short(smallest, 'memory')}{accuracy(smallest)})."
         slow = [row for row in usable if row["speed_verdict"] == "slower"]
         large = [row for row in slow if row["memory_reduction_pct"] <= 0]
@@ -199,7 +201,7 @@ def _chosen(found: Mapping) -> dict:
 
 
 def cost_benefit(rows: Sequence[Mapping], resources: pd.DataFrame, price_per_kwh: float = math.nan) -> list[dict]:
-    """By precision, with and without a cache: what it brought (range over the cells) and what it costs to have.
+    """By precision and engine, as the study's tables name them: what it brought (range over the models), what it costs.
 
     The study's "implementation complexity" is an opinion; what can be measured of the cost is the time to prepare
     the artifact, its size on disk, and the memory and time while it is loaded. What a counter showed of energy is there
@@ -208,7 +210,7 @@ def cost_benefit(rows: Sequence[Mapping], resources: pd.DataFrame, price_per_kwh
     groups: dict[str, list[Mapping]] = {}
     for row in rows:
         spec = VARIANTS[row["variant"]]
-        groups.setdefault(spec.precision.upper() + ("" if spec.cache else ", no KV cache"), []).append(row)
+        groups.setdefault(spec.label, []).append(row)
     table = []
     for name, own in groups.items():
         judged = [(row, refusals.without_figures(row)) for row in own]
@@ -235,16 +237,18 @@ def cost_benefit(rows: Sequence[Mapping], resources: pd.DataFrame, price_per_kwh
 
 
 def _prepare_seconds(row: Mapping, resources: pd.DataFrame) -> float:
-    """Seconds that export and quantization of a cell's artifact took; 0 where it runs the checkpoint itself.
+    """Seconds that the making of a cell's artifact took; 0 where it runs the checkpoint itself.
 
-    A quantized artifact is made from the exported float32 one with, or without, a cache.
+    A quantized ONNX file is made from the exported float32 one with, or without, a cache.
     """
-    artifact = VARIANTS[row["variant"]].artifact
+    spec = VARIANTS[row["variant"]]
+    artifact = spec.artifact
     if artifact == "model":
         return 0.0
     exported = "onnx-fp32-kv" if artifact.endswith("-kv") else "onnx-fp32"
-    steps = resources[resources["rule"].isin(("export", "quantize"))]
-    own = steps[steps["of"].isin({f"{row['model']}_{name}" for name in (artifact, exported)})]
+    steps = resources[resources["rule"].isin(PREPARES)]
+    parts = {artifact, exported} if spec.family == "onnx" else {artifact}
+    own = steps[steps["of"].isin({f"{row['model']}_{name}" for name in parts})]
     made = f"{row['model']}_{artifact}" in set(own["of"])
     return float(own["s"].sum()) if made else math.nan
 

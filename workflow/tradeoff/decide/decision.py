@@ -25,7 +25,13 @@ DEFAULT_SCENARIOS = {
     "small-model": {"objective": "speed", "max_degradation_pct": 2, "max_parameters": 1_000_000_000},
 }
 BOUNDS = [1, 5, 10]
-LATER = ("bits_per_weight", "cache_tokens", "baseline_tokens_per_s")  # columns that tables of an older run do not have
+# columns that tables of an older run do not have
+LATER = (
+    "bits_per_weight",
+    "cache_tokens",
+    "baseline_tokens_per_s",
+    *(f"throughput_ratio{end}" for end in under_load.ENDS),
+)
 OF_MACHINES = ("costs", "study_hardware")  # of a study of several kinds of machine
 CSVS = ("pareto", "scenarios", "selection_matrix", "cost_benefit", "quality_aware", "use_cases")
 EMPTY = {"pareto": ["model", "variant", "on_front", "dominated_by"], "costs": list(costs.COLUMNS)}

@@ -1,5 +1,6 @@
 """The answer in a few lines, for a reader who knows none of our words."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from workflow.tradeoff.decide import advice, phrases, scenarios
@@ -41,7 +42,7 @@ def lines(rows: Sequence[Mapping], answers: Sequence[Mapping], failed: Sequence[
     what = f"{len(rows)} cells (one model run in one way)" if several else f"{len(rows)} ways to run {rows[0]['model']}"
     found.append(
         f"Measured on {where}: {what}, {len(rows) - len(failed)} with figures. The baseline, against which × "
-        f"and % are, is {against}. {READ}"
+        f"and % are, is {against}.{_sharpness(rows)} {READ}"
     )
     slow = [row for row in rows if row["status"] == "ok" and row["speed_verdict"] == "slower"]
     without: dict[str, list[Mapping]] = {}
@@ -72,10 +73,16 @@ def sources(rows: Sequence[Mapping]) -> list[str]:
             if itself
             else ""
         )
+        favoured = (
+            f" So accuracy favours {' and '.join(itself)} from the start: made from the original checkpoint, another "
+            "precision may do as well."
+            if itself
+            else ""
+        )
         found.append(
             f"Mind where the weights come from: {model} was fetched as {stored}. The baseline's floating-point weights "
             f"were made from it{file}; every other precision was made from it too, a second rounding. What the file "
-            f"lost against the original checkpoint is in no figure here{apart}."
+            f"lost against the original checkpoint is in no figure here{apart}.{favoured}"
         )
     return found
 
@@ -122,6 +129,16 @@ def _wait(entry: Mapping) -> str:
     return f", {phrases.within(entry['ttft_ratio'], low, high)} times the baseline's time"
 
 
+def _sharpness(rows: Sequence[Mapping]) -> str:
+    """How far the speedups may be off, from the sharpest to the widest; empty where none has an interval."""
+    own = [row for row in rows if row["status"] == "ok" and row["variant"] != row["baseline"]]
+    widths = [row["half_width_pct"] for row in own if not math.isnan(row["half_width_pct"])]
+    if not widths:
+        return ""
+    ends = " to ".join(dict.fromkeys(f"±{number}%" for number in (round(min(widths)), round(max(widths)))))
+    return f" Times as fast are known to {ends}."
+
+
 def _figures(entry: Mapping) -> str:
     """Speed, memory and accuracy of an answer, with their intervals."""
 
@@ -130,9 +147,9 @@ def _figures(entry: Mapping) -> str:
 
     text = entry.get("rate") or f"{told('decode_tokens_per_s')} tokens/s"
     if entry["winner"] != entry["baseline"]:
-        beside = entry["baseline_tokens_per_s"] if "rate" not in entry else None
-        own = f" (which did {brief(beside)})" if beside else ""
-        text += f", {told('speedup')} times as fast as the baseline beside it{own}"
+        text += f", {told('speedup')} times as fast as the baseline beside it"
+        if "rate" not in entry and entry["throughput_ratio"] is not None:
+            text += f" ({told('throughput_ratio')} times with the prompt's time counted)"
     if entry["ttft_ms"] is not None and "rate" not in entry:
         text += f"; the first token after {brief(entry['ttft_ms'])} ms{_wait(entry)}"
     peak = max(entry["peak_mb"] or 0, entry["load_peak_mb"] or 0)

@@ -8,6 +8,7 @@ asked for. Of a model whose text was never scored (random weights), accuracy sta
 import math
 from collections.abc import Mapping, Sequence
 
+from workflow.tradeoff import stats
 from workflow.tradeoff.decide.asked import Scenario
 from workflow.tradeoff.decide.phrases import cite, figures, short
 from workflow.tradeoff.decide.refusals import refusal, refused_words, used_mb
@@ -15,6 +16,7 @@ from workflow.tradeoff.words import number
 
 FIGURES = (  # of the answer
     *(f"{name}{end}" for name in ("decode_tokens_per_s", "speedup") for end in ("", "_low", "_high")),
+    *(f"throughput_ratio{end}" for end in ("", "_low", "_high")),
     "baseline_tokens_per_s", "ttft_ms", "ttft_ratio", "ttft_ratio_low", "ttft_ratio_high", "same_text_pct",
     "memory_mb", "peak_mb", "load_peak_mb", "degradation_pct", "degradation_low_pct", "degradation_high_pct",
     "bits_per_weight", "cache_tokens",
@@ -77,7 +79,11 @@ def answer(rows: Sequence[Mapping], scenario: Scenario) -> dict:
 
 
 def ranked(rows: Sequence[Mapping], scenario: Scenario) -> list[Mapping]:
-    """Rows, the best first; merits that are level are told apart by speed, then by memory."""
+    """Rows, the best first; merits that are level are told apart by speed, then by memory.
+
+    Where speed is asked for, what is as fast as the first, as far as can be told and within stats.TIE, and surely more
+    accurate, goes before it: a lead that the noise may have made is not worth an accuracy that is lost for certain.
+    """
     left = sorted(rows, key=lambda row: -merit(row, scenario))
     found: list[Mapping] = []
     while left:
@@ -85,6 +91,11 @@ def ranked(rows: Sequence[Mapping], scenario: Scenario) -> list[Mapping]:
         same = [row for row in left if merit(row, scenario) > best * (1 - LEVEL)]
         found += sorted(same, key=lambda row: (-row["speedup"], row["memory_mb"]))
         left = left[len(same) :]
+    if scenario.objective in ("speed", "throughput"):
+        for row in found[1:]:
+            near = merit(row, scenario) * (1 + stats.TIE) >= merit(found[0], scenario)
+            if near and not _separated(found[0], row, scenario) and row["delta_nll_high"] < found[0]["delta_nll_low"]:
+                return [row, *(other for other in found if other is not row)]
     return found
 
 
@@ -112,6 +123,8 @@ def margin(found: Mapping) -> str | None:
         return None
     if level(found):
         return "a tie, told apart by speed" if found["objective"] != "speed" else "a tie"
+    if found["margin_pct"] < 0:
+        return f"{found['margin_pct']:.1f}%, within the noise; more accurate"
     return f"{found['margin_pct']:.1f}%" + ("" if found["separated"] == "yes" else ", within the noise")
 
 

@@ -59,7 +59,8 @@ def at(rows: Sequence[Mapping], table: Sequence[Mapping], load: Load | None, obj
     found = []
     for row in rows:
         taken = own.get((row["model"], row["variant"]))
-        new = {**row, **{name: taken[name] if taken else math.nan for name in THROUGHPUT}}
+        unknown = {} if objective != "throughput" else dict.fromkeys(THROUGHPUT, math.nan)
+        new = {**row, **({name: taken[name] for name in THROUGHPUT} if taken else unknown)}
         if taken and load is not None:
             new |= {name: taken[column] for name, column in TAKEN.items()}
             many = f" of {load.sequences} sequences at once" if load.sequences > 1 else ""

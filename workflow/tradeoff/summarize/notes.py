@@ -61,6 +61,9 @@ def sentence(facts: dict | None) -> str:
     )
 
 
+WEIGHTED = " paper_perplexity weights the rows as the paper did."
+
+
 def build(cells: Sequence[Cell], summary: pd.DataFrame) -> dict[str, dict]:
     """{table: {"title", "note", "protocol": facts}}; every table that summarize writes has an entry."""
     facts = {name: protocol_facts(cells, name) for name in ("standard", "study")}
@@ -76,6 +79,9 @@ def build(cells: Sequence[Cell], summary: pd.DataFrame) -> dict[str, dict]:
     where = _values(summary["device"].dropna())
     text = f"Corpus {corpus or 'none'}. Scored on {where or 'no device'}; intervals are over blocks of text, at 95%."
     tokens = _values(int(count) for count in summary["eval_tokens"].dropna())
+    weighted = any(
+        "paper_loss" in found for cell in cells for found in (cell.quality.get("conventions") or {}).values()
+    )
     paired = f"{text} Compared token by token with the same model's baseline."
     titles = {
         "summary": (
@@ -89,7 +95,7 @@ def build(cells: Sequence[Cell], summary: pd.DataFrame) -> dict[str, dict]:
             f"{speed} {BASELINE} The last two columns are against onnx-fp32, as the paper's.",
             shown,
         ),
-        "perplexity": ("Perplexity", f"{text} paper_perplexity weights the rows as the paper did.", None),
+        "perplexity": ("Perplexity", text + (WEIGHTED if weighted else ""), None),
         "degradation": ("Accuracy degradation", paired, None),
         "accuracy_drop": (
             "Accuracy drop",

@@ -14,11 +14,13 @@ from workflow.tradeoff.variants import VARIANTS
 FLOAT_BITS = 16  # of a weight that was not quantized, at least
 CLAIMS = (  # what a gated cell must not claim
     *(name for name in COLUMNS if name.startswith(("decode_", "ttft_", "itl_", "speedup", "study_s", "study_t"))),
+    *(name for name in COLUMNS if name.startswith("throughput_ratio")),
     "baseline_tokens_per_s", "baseline_ttft_ms",
     "half_width_pct", "speed_verdict", "memory_reduction_pct", "mbu_pct", "roofline_label",
 )  # fmt: skip
 RATIOS = (
     *(name for name in COLUMNS if name.startswith(("speedup", "study_speedup", "delta_nll", "degradation"))),
+    *(name for name in COLUMNS if name.startswith("throughput_ratio")),
     "speed_verdict", "quality_verdict", "memory_reduction_pct",
 )  # fmt: skip
 

@@ -42,6 +42,7 @@ def speed_columns(speed: Mapping) -> dict:
             line |= triple(f"itl_p{percent}_ms", stats.median_interval(values))
         line |= ratio("speedup", speed, "standard", samples.decode_rate)
         line |= ratio("ttft_ratio", speed, "standard", samples.first_token_seconds)
+        line |= ratio("throughput_ratio", speed, "standard", samples.throughput)
         line |= beside(speed)
         line["speed_verdict"] = _speed_verdict(speed, line)
         line |= reached(speed, own)

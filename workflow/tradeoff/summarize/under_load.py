@@ -24,7 +24,18 @@ COLUMNS = (
     "weight_mb", "cache_mb", "memory_mb", "load_peak_mb", "peak_mb", "bytes_per_step", "mbu_pct", "roofline_label",
     "half_width_pct", "replicates", "turns", "retaken", "pairing", "noisy", "joules_per_token", "watts", "reason",
 )  # fmt: skip
-TAKEN = ("itl_", "ttft_", "speedup", "speed_verdict", "half_width_pct", "replicates", "turns", "retaken", "pairing")
+TAKEN = (
+    "itl_",
+    "ttft_",
+    "speedup",
+    "throughput_ratio",
+    "speed_verdict",
+    "half_width_pct",
+    "replicates",
+    "turns",
+    "retaken",
+    "pairing",
+)
 SLOWER = 1.25  # a step of a batch that takes longer than that of one sequence by this is not held back by launches
 
 
@@ -107,7 +118,6 @@ def figures(
     row |= {name: energy.get(name) for name in ("joules_per_token", "watts")}
     values = [[many * samples.throughput(sample) for sample in run["samples"]] for run in own]
     row |= rows_speed.triple("throughput_tokens_per_s", stats.median_interval(values)) if values else {}
-    row |= rows_speed.ratio("throughput_ratio", speed, "standard", samples.throughput)
     row |= roofline(cell, entry, row, line)
     if not comparable:
         row |= dict.fromkeys(f"{name}{end}" for name in RATIOS for end in ENDS) | {"speed_verdict": None}
