@@ -12,6 +12,8 @@ VENV := .venv
 # rules call `python`: the environment's own
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# images often set it; without compiled files each of a study's processes compiles its libraries anew, for seconds
+unexport PYTHONDONTWRITEBYTECODE
 
 # A stamp carries the locks' content, and the folder since an environment cannot be moved: whatever changes, it is made
 # again, and touching a file makes nothing.

@@ -136,6 +136,11 @@ def test_every_log_opens_with_where_it_ran(finished):
         assert log.read_text().startswith("image: host"), log
 
 
+def test_jobs_keep_compiled_files_whatever_the_environment_says(finished):
+    package = finished.folder / "workflow" / "tradeoff"
+    assert all(any((package / stage / "__pycache__").glob("*.pyc")) for stage in ("measure", "evaluate", "prepare"))
+
+
 def test_a_batch_is_measured_and_what_has_none_says_so(finished):
     rows = {(row["model"], row["variant"], row["load"]): row for row in table(finished, "loads")}
     assert {load for *_, load in rows} == {"standard", "pair"} and len(rows) == 2 * len(CELLS)

@@ -13,6 +13,8 @@ from snakemake.utils import validate
 sys.path.insert(0, workflow.basedir)  # the package lies beside the Snakefile
 # rules call `python`: on the host the one that runs Snakemake, also where its environment is not activated
 os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), *os.get_exec_path()]))
+# each job is a process: without compiled files it compiles its libraries anew, for seconds
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 from workflow.tradeoff.run import config as study_config
 from workflow.tradeoff.run.environment import libraries
