@@ -38,9 +38,9 @@ NEIGHBOURS = {  # seconds of work of a process of one thread, and of rest after 
     "steady": (1.0, 0.0),
 }
 SPIN = """
-import sys, time
-work, rest = map(float, sys.argv[1:])
-while True:
+import os, sys, time
+work, rest, parent = map(float, sys.argv[1:])
+while os.getppid() == parent:
     end = time.monotonic() + work
     while time.monotonic() < end:
         pass
@@ -85,7 +85,7 @@ def neighbour(kind: str):
     if NEIGHBOURS[kind] is None:
         yield
         return
-    process = subprocess.Popen([sys.executable, "-c", SPIN, *map(str, NEIGHBOURS[kind])])
+    process = subprocess.Popen([sys.executable, "-c", SPIN, *map(str, (*NEIGHBOURS[kind], os.getpid()))])
     try:
         yield
     finally:
