@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import re
 from pathlib import Path
 
@@ -186,3 +187,9 @@ def test_a_mixed_recipe_says_its_average_and_takes_each_of_its_bits():
     assert (mixed.precision, plain.precision, mixed.quantized) == ("int2-4-8", "int2", True)
     # the choice of bits reads the text, rounding to nearest does not
     assert variants.calibrated(mixed.recipe) and not variants.calibrated(plain.recipe)
+
+
+def test_a_name_does_not_promise_fewer_bits_than_were_seen():
+    assert VARIANTS["gguf-q4_k_m"].told(6.2) == "llama.cpp, weights of 4 bits and more, 6.2 bits each on average"
+    assert VARIANTS["gguf-q8_0"].told(8.5) == "llama.cpp, 8-bit weights, 8.5 bits each on average"
+    assert VARIANTS["gguf-q8_0"].told(math.nan) == VARIANTS["gguf-q8_0"].words

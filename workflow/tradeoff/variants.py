@@ -177,11 +177,12 @@ class Variant:
 
     def told(self, bits_per_weight: float | None) -> str:
         """``words``, and how many bits a weight was seen to have on average where the name does not say it."""
+        words = self.words
         if bits_per_weight is None or math.isnan(bits_per_weight):
-            return self.words
-        wider = self.bits and bits_per_weight > self.bits + 1  # as llama.cpp's mixes are where rows do not divide
-        words = self.words.replace(f"{self.bits}-bit weights", f"weights of {self.bits} bits and more" if wider else "")
-        return f"{words if wider else self.words}, {bits_per_weight:.1f} bits each on average"
+            return words
+        if self.bits and bits_per_weight > self.bits + 1:  # as llama.cpp's mixes are where rows do not divide
+            words = words.replace(f"{self.bits}-bit weights", f"weights of {self.bits} bits and more")
+        return f"{words}, {bits_per_weight:.1f} bits each on average"
 
     def option(self, key, default=None):
         return self.options.get(key, default)
