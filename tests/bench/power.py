@@ -32,6 +32,7 @@ from workflow.tradeoff.run import config as study_config
 from workflow.tradeoff.run import environment
 
 VARIANT = "torch-fp32"
+BURSTS = Path("docs/power/epyc.jsonl")  # runs of another machine, which the page shows beside
 NEIGHBOURS = {  # seconds of work of a process of one thread, and of rest after them
     "none": None,
     "bursts": (2.0, 6.0),
@@ -190,6 +191,7 @@ def show(args) -> None:
         "facts": facts(entries),
         "idle": waiting(entries),
         "widths": widths(args.cells),
+        "bursts": "\n\n".join(told(read(BURSTS)) for told in (table, reached, facts)),
     }
     for name, text in words.items():
         print(f"{name}: {text}")

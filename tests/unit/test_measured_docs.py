@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from tests.bench import accuracies, calibrated, goals, speeds
+from tests.bench import accuracies, calibrated, goals, power, speeds
 from workflow.tradeoff.stats import Interval
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -22,6 +22,10 @@ def test_the_speeds_on_an_h100():
     assert speeds.table([DOCS / "h100" / "raw" / "speed"]) in page
     assert accuracies.table(DOCS / "h100" / "tables") in page
     assert goals.table(DOCS) in page
+
+
+def test_the_runs_beside_a_neighbour_in_bursts():
+    assert power.table(power.read(power.BURSTS)) in (DOCS / "power.md").read_text()
 
 
 def test_a_goal_is_reached_by_its_whole_interval():

@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -216,9 +217,29 @@ def test_a_lead_within_the_noise_is_not_worth_an_accuracy_that_is_surely_lost(ro
     found = best()
     assert found["winner"] == "gguf-source" and found["ties"] == ["gguf-q4_k_m"]
     assert found["margin"] == "-1.3%, within the noise; more accurate"
-    # told apart, or further off than 10%, or not surely more accurate: the faster one
-    others = [{"speedup_high": 7.2}, {"speedup": 7.0}, {"delta_nll_high": 0.06}, {"delta_nll_high": math.nan}]
+    # further off than 10%, or not surely more accurate, or told apart: the faster one
+    others = [{"speedup": 7.0}, {"delta_nll_high": 0.06}, {"delta_nll_high": math.nan}]
     assert {best(**changes)["winner"] for changes in others} == {"gguf-q4_k_m"}
+    first |= {"speedup_low": 8.1, "speedup_high": 8.2}
+    assert best(speedup=7.6, speedup_low=7.5, speedup_high=7.7)["winner"] == "gguf-q4_k_m"
+
+
+def test_two_cells_are_told_apart_by_their_ratio_and_not_by_whether_their_intervals_touch(rows):
+    """By an oracle: both log speeds normal, with the scatter that their 95% intervals have."""
+    draw = np.random.default_rng(0)
+    first = {**rows[1], "variant": "gguf-q4_k_m", "speed_verdict": "faster", "status": "ok", "delta_nll": math.nan}
+    first |= {"speedup": 7.88, "speedup_low": 7.24, "speedup_high": 8.58}
+    second = {**first, "variant": "gguf-source", "speedup": 6.98, "speedup_low": 6.48, "speedup_high": 7.52}
+    for value, told in ((6.98, "yes"), (7.2, "no")):
+        other = {**second, **{f"speedup{end}": second[f"speedup{end}"] * value / 6.98 for end in ("", "_low", "_high")}}
+        scatter = [math.log(row["speedup_high"] / row["speedup_low"]) / 2 / 1.96 for row in (first, other)]
+        logs = [
+            draw.normal(math.log(row["speedup"]), sd, 100_000) for row, sd in zip((first, other), scatter, strict=True)
+        ]
+        assert (np.quantile(logs[0] - logs[1], 0.025) > 0) == (told == "yes")
+        assert scenarios.answer([first, other], Scenario("s", "speed"))["separated"] == told
+    blind = {**second, "speedup_low": math.nan, "speedup_high": math.nan}
+    assert scenarios.answer([first, blind], Scenario("s", "speed"))["separated"] == "no"
 
 
 def test_what_it_takes_to_make_each_file_is_in_the_costs(rows):

@@ -12,6 +12,7 @@ from workflow.tradeoff import stats
 from workflow.tradeoff.decide.asked import Scenario
 from workflow.tradeoff.decide.phrases import cite, figures, short
 from workflow.tradeoff.decide.refusals import refusal, refused_words, used_mb
+from workflow.tradeoff.stats import Interval
 from workflow.tradeoff.words import number
 
 FIGURES = (  # of the answer
@@ -100,21 +101,29 @@ def ranked(rows: Sequence[Mapping], scenario: Scenario) -> list[Mapping]:
 
 
 def _separated(first: Mapping, second: Mapping, scenario: Scenario) -> bool:
-    """Whether the intervals of what is compared lie apart; memory is counted, so any difference is one."""
+    """Whether the first is better at 95%; memory is counted, so any difference is one.
+
+    Each cell is paired with a baseline of its own minutes, so two of them are independent. Accuracy is of one text for
+    both: intervals that lie apart are asked for.
+    """
     if scenario.objective == "memory":
         return used_mb(first, scenario.memory) < used_mb(second, scenario.memory)
     if scenario.objective == "quality":
         return first["delta_nll_high"] < second["delta_nll_low"]
-    if scenario.objective in ("speed", "throughput"):
-        return first["speedup_low"] > second["speedup_high"]
-    return _merit_end(first, scenario, "low") > _merit_end(second, scenario, "high")
+    return stats.independent_ratio(*(_merit_interval(row, scenario) for row in (first, second))).low > 1
 
 
-def _merit_end(row: Mapping, scenario: Scenario, end: str) -> float:
-    """An end of the balanced merit: all factors at their worst, or all at their best."""
-    other = {"low": "high", "high": "low"}[end]
-    moved = {**row, "speedup": row[f"speedup_{end}"], "delta_nll": row[f"delta_nll_{other}"]}
-    return merit(moved, scenario)
+def _merit_interval(row: Mapping, scenario: Scenario) -> Interval:
+    """The merit of speed, or of all three, with the scatter of its factors added in quadrature."""
+    value = merit(row, scenario)
+    scored = scenario.objective == "balanced" and not math.isnan(row["delta_nll"])
+
+    def away(speed: str, loss: str) -> float:
+        lost = row[f"delta_nll_{loss}"] - row["delta_nll"] if scored else 0.0
+        return math.hypot(math.log(row[f"speedup_{speed}"] / row["speedup"]), lost)
+
+    low, high = value * math.exp(-away("low", "high")), value * math.exp(away("high", "low"))
+    return Interval(value, low, high, 0, "of a merit")
 
 
 def margin(found: Mapping) -> str | None:
