@@ -26,7 +26,7 @@ from workflow.tradeoff import files
 from workflow.tradeoff.engines.llamacpp import FILE, LlamaEngine
 from workflow.tradeoff.evaluate import divergence, prose, scoring
 from workflow.tradeoff.gguf_reader import Reader
-from workflow.tradeoff.measure.sample import take
+from workflow.tradeoff.measure.timed import take
 
 PROMPT, NEW = 64, 64  # tokens of the speed comparison
 

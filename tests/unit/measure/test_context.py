@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from workflow.tradeoff.evaluate import generation
-from workflow.tradeoff.measure import sample
+from workflow.tradeoff.measure import sample, timed
 
 
 class Short:
@@ -26,7 +26,7 @@ class Short:
         return ids[:, :1]
 
     def generate(self, ids, new_tokens):
-        sample.take(self, ids, new_tokens)
+        timed.take(self, ids, new_tokens)
 
     def synchronize(self):
         pass
@@ -35,7 +35,7 @@ class Short:
 @pytest.mark.parametrize("context", [8, 16, 24, 64, 4096])
 @pytest.mark.parametrize("prompt", [1, 8, 20])
 def test_the_cache_s_growth(context, prompt):
-    found = sample.cache_growth(Short(context), torch.ones(1, prompt, dtype=torch.int64))
+    found = timed.cache_growth(Short(context), torch.ones(1, prompt, dtype=torch.int64))
     assert len(found["step_s"]) == 2 and max(found["lengths"]) < context
 
 

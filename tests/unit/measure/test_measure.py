@@ -2,7 +2,7 @@
 
 import torch
 
-from workflow.tradeoff.measure import sample
+from workflow.tradeoff.measure import timed
 
 
 class Steps:
@@ -25,10 +25,10 @@ class Steps:
 
 def test_a_sample_is_one_prefill_and_a_wait_after_every_token():
     engine = Steps()
-    taken = sample.take(engine, torch.zeros(1, 5, dtype=torch.int64), 4)
+    taken = timed.take(engine, torch.zeros(1, 5, dtype=torch.int64), 4)
     assert engine.calls == ["wait", ("prefill", 5), "wait", *["decode", "wait"] * 3]
     assert len(taken["itl_s"]) == 3 and taken["ttft_s"] > 0
 
 
 def test_the_harness_costs_microseconds():
-    assert 0 < sample.harness_seconds(1000) < 1e-4
+    assert 0 < timed.harness_seconds(1000) < 1e-4

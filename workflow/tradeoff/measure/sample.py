@@ -13,7 +13,6 @@ first answer says how loading went. A load with ``sequences`` is a batch of so m
 """
 
 import functools
-import itertools
 import json
 import socket
 import sys
@@ -27,6 +26,7 @@ from workflow.tradeoff import engines, errors, gguf_text, variants
 from workflow.tradeoff.engines.base import Engine
 from workflow.tradeoff.errors import CellFailure, UserError
 from workflow.tradeoff.measure import disturbance, energy, memory, roofline, telemetry
+from workflow.tradeoff.measure.timed import cache_growth, calibrate, harness_seconds, take
 from workflow.tradeoff.run import shortage
 from workflow.tradeoff.variants import VARIANTS
 
@@ -38,75 +38,6 @@ PASSAGE = (
     "Ships left by one and shops closed by the other. When a new mayor wished to set them alike, a long debate began. "
 )
 BESIDE = ("manifest.json", gguf_text.KEPT)  # files of an artifact that no engine of it loads
-CALIBRATION = 256  # width of the matrices of the calibration loop
-GROWTH_TOKENS = 6  # of each generation that shows the cache's growth
-
-
-def take(engine: Engine, ids: torch.Tensor, new_tokens: int) -> dict:
-    """One timed greedy generation: ``ttft_s``, and ``itl_s`` with a time per further token (new_tokens - 1).
-
-    The device is waited for after every token, as a reader who sees tokens appear would have it.
-    """
-    clock = time.perf_counter
-    engine.synchronize()
-    times = [clock()]
-    token = engine.prefill(ids)
-    engine.synchronize()
-    times.append(clock())
-    for _ in range(new_tokens - 1):
-        token = engine.decode(token)
-        engine.synchronize()
-        times.append(clock())
-    steps = [after - before for before, after in itertools.pairwise(times)]
-    return {"ttft_s": steps[0], "itl_s": steps[1:]}
-
-
-class Idle:
-    """An engine that does nothing: what ``take`` measures on it is the harness itself."""
-
-    def prefill(self, ids):
-        return ids
-
-    decode = prefill
-
-    def synchronize(self):
-        pass
-
-
-def harness_seconds(tokens: int = 10_000) -> float:
-    """Seconds that the measuring loop itself adds to a token."""
-    times = take(Idle(), None, tokens)["itl_s"]
-    return sum(times) / len(times)
-
-
-def calibrate(device: torch.device) -> float:
-    """Seconds of a fixed piece of work, done before each sample: its drift is the machine's, not the cell's."""
-    matrix = torch.full((CALIBRATION, CALIBRATION), 1 / CALIBRATION, device=device)
-    for attempt in range(2):  # the first one warms up
-        start = time.perf_counter()
-        product = matrix
-        for _ in range(40):
-            product = product @ matrix
-        product.sum().item()
-        if attempt:
-            return time.perf_counter() - start
-
-
-def cache_growth(engine: Engine, ids: torch.Tensor) -> dict:
-    """Least seconds of a decode step, and of the pass over the prompt, after a short one and one eight times as long.
-
-    A cache that is really used makes a step after the second about as fast as after the first, since only the read of
-    the cache grows; the pass over the prompt is what a step costs without one.
-    """
-    room = max(1, engine.context - GROWTH_TOKENS)
-    result = {"lengths": [min(ids.shape[1], room), min(8 * ids.shape[1], room)], "step_s": [], "pass_s": []}
-    for length in result["lengths"]:
-        prompt = ids.repeat(1, -(-length // ids.shape[1]))[:, :length]
-        taken = [take(engine, prompt, tokens) for tokens in (1, 1, GROWTH_TOKENS)]
-        # the least, since others can only add to it, and a first pass of a length may plan its kernels
-        result["step_s"].append(min(taken[-1]["itl_s"]))
-        result["pass_s"].append(min(sample["ttft_s"] for sample in taken))
-    return result
 
 
 def study(engine: Engine, ids: torch.Tensor, runs: int) -> list[dict]:

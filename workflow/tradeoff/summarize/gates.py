@@ -6,15 +6,13 @@ Each gate returns a reason in plain words, or None when the cell passes.
 import math
 from collections.abc import Iterable, Mapping
 
+from workflow.tradeoff import growth
 from workflow.tradeoff.run.environment import COMPARED, flatten
 from workflow.tradeoff.variants import Variant
 
 QUANTIZED_LEAST = 0.5  # share of the weights in matrices that must be stored in the variant's own bits
 NAMED = 3  # matrices that a reason names
 KL_MOST = 2.0  # nats a token; a rounding of weights that still works stays far below one
-# a whole pass must grow at least so much with the text before a step that grows likewise tells anything
-PASS_GROWTH_LEAST = 2.0
-STEP_OF_PASS = 2 / 3
 DELTA_NLL_MOST = 2.0  # nats a token: perplexity 7.4 times the baseline's
 
 
@@ -53,24 +51,20 @@ def other_cache(variant: Variant, proof: Mapping) -> str | None:
 def not_cached(variant: Variant, proof: Mapping) -> str | None:
     """A variant that keeps past key values whose engine has none, or whose decode step costs what a whole pass does.
 
-    The second is seen after a long prompt: the step takes at least two thirds of the pass over that prompt, and from
-    the short prompt to the long one it grew by more than the square root of what the pass grew by. Where the pass
-    hardly grows, as on a GPU that waits for launches, the times tell nothing.
+    The second is judged by ``growth.costs_a_pass``.
     """
     if not variant.cache:
         return None
     if proof.get("cache") is False:
         return "the engine keeps no past key values: each token runs the whole text again"
-    growth = proof.get("cache_growth") or {}
-    if not growth.get("pass_s"):
+    times = proof.get("cache_growth") or {}
+    if not times.get("pass_s"):
         return None
-    (short_step, long_step), (short_pass, long_pass) = growth["step_s"], growth["pass_s"]
-    pass_growth, step_growth = long_pass / short_pass, long_step / short_step
-    as_long = long_step >= STEP_OF_PASS * long_pass
-    if pass_growth >= PASS_GROWTH_LEAST and as_long and step_growth > math.sqrt(pass_growth):
+    (short_step, long_step), (short_pass, long_pass) = times["step_s"], times["pass_s"]
+    if growth.costs_a_pass(times["step_s"], times["pass_s"]):
         return (
-            f"a decode step after {growth['lengths'][1]} tokens takes {1e3 * long_step:.3g} ms and the whole pass over "
-            f"them {1e3 * long_pass:.3g} ms; after {growth['lengths'][0]} tokens {1e3 * short_step:.3g} and "
+            f"a decode step after {times['lengths'][1]} tokens takes {1e3 * long_step:.3g} ms and the whole pass over "
+            f"them {1e3 * long_pass:.3g} ms; after {times['lengths'][0]} tokens {1e3 * short_step:.3g} and "
             f"{1e3 * short_pass:.3g} ms: past key values are not used"
         )
     return None
