@@ -148,6 +148,9 @@ def mean_std(samples: Sequence[float]) -> tuple[float, float]:
     return float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else 0.0
 
 
+NO_DIFFERENCE = ("tie", "undecided")  # verdicts of a speed that the interval does not tell apart from the baseline's
+
+
 def speed_verdict(low: float, high: float) -> str:
     """``faster`` or ``slower`` when the interval of the speedup excludes 1; ``tie`` when it lies within TIE of 1.
 

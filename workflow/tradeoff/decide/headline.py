@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from workflow.tradeoff import stats
 from workflow.tradeoff.decide import advice, phrases, scenarios
 from workflow.tradeoff.variants import VARIANTS
 from workflow.tradeoff.words import LEADS, OBJECTIVES, brief, number
@@ -111,7 +112,7 @@ def sentence(entry: Mapping) -> str:
     figures = _figures(entry)
     if entry["winner"] == entry["baseline"]:
         text = f"nothing that can be deployed beats the baseline, so keep {name}: {figures}"
-    elif entry["objective"] != "memory" and entry["speed_verdict"] in ("tie", "undecided"):
+    elif entry["objective"] != "memory" and entry["speed_verdict"] in stats.NO_DIFFERENCE:
         text = f"nothing is measurably faster than the baseline; run {name}: {figures}"
     else:
         text = f"run {name}: {figures}"

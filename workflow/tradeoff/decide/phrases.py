@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 
+from workflow.tradeoff import stats
 from workflow.tradeoff.words import brief, number
 
 
@@ -51,7 +52,7 @@ def short(row: Mapping, objective: str) -> str:
     ``tie``, ``undecided``: the interval does not tell the speed apart from the baseline's.
     """
     speed = "the baseline" if row["variant"] == row["baseline"] else f"{row['speedup']:.3g}×"
-    if row["speed_verdict"] in ("tie", "undecided"):
+    if row["speed_verdict"] in stats.NO_DIFFERENCE:
         speed += f" {row['speed_verdict']}"
     if objective in ("speed", "throughput"):
         return speed

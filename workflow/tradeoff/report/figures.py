@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.markers import CARETLEFT
 from matplotlib.patches import Patch
 
-from workflow.tradeoff import errors, variants
+from workflow.tradeoff import errors, stats, variants
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.report import places, style
 from workflow.tradeoff.report.figures_growth import growth
@@ -49,7 +49,7 @@ def speed(tables: Path) -> Figure:
             ratio = "no ratio"
         else:
             ratio = f"{cell.speedup:.2f}×"
-            if cell.speed_verdict in ("tie", "undecided"):
+            if cell.speed_verdict in stats.NO_DIFFERENCE:
                 ratio += f" ({cell.speed_verdict})"
         reach = cell.decode_tokens_per_s if pd.isna(high) else min(high, WIDEST * cell.decode_tokens_per_s)
         limits[axis] = max(limits.get(axis, 0), reach)
