@@ -6,7 +6,7 @@ INPUTS:
 OUTPUTS:
     {results}/figures/{figure}.svg
     {results}/tables/html/{table}.html
-    {results}/report.md, and landing.rst, the first page of the HTML report
+    {results}/report.md, paper.md, the paper on trial, and landing.rst, the first page of the HTML report
 """
 
 FIGURES = [
@@ -128,9 +128,16 @@ rule report:
         figures=expand(f"{RESULTS}/figures/{{figure}}.svg", figure=[*FIGURES, "claims"]),
         diagnoses=cells("quality", ".diagnosis.json"),
         environment=f"{RESULTS}/environment.json",
-        manifests=sorted({f"{artifact(model, variant)}/manifest.json" for model, variant in CELLS}),
+        manifests=sorted(
+            {
+                f"{folder}/manifest.json"
+                for model, variant in CELLS
+                for folder in (f"{RESULTS}/models/{model}", artifact(model, variant))
+            }
+        ),
         template="report/report.md.j2",
         claims_template="report/claims.md.j2",
+        paper="report/paper.md.j2",
         landing="report/landing.rst.j2",
     output:
         markdown=report(
@@ -138,6 +145,12 @@ rule report:
             caption="../../report/report.rst",
             category="Answer",
             labels={"result": "report (text)"},
+        ),
+        paper=report(
+            f"{RESULTS}/paper.md",
+            caption="../../report/paper.rst",
+            category="The paper on trial",
+            labels={"result": "each statement (text)"},
         ),
         landing=f"{RESULTS}/landing.rst",
     log:
@@ -163,6 +176,7 @@ rule report:
         --environment {input.environment:q} \\
         --template {input.template:q} \\
         --landing {input.landing:q} {output.landing:q} \\
+        --paper {input.paper:q} {output.paper:q} \\
         --config {params.config:q} \\
         --manifests {input.manifests:q} \\
         --diagnoses {input.diagnoses:q} \\

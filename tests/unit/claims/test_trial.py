@@ -13,6 +13,7 @@ from workflow.tradeoff.claims.__main__ import main as claims_main
 from workflow.tradeoff.claims.claimfile import Interval
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.report import claimed, claims_figure
+from workflow.tradeoff.report.page import render
 
 ROOT = Path(__file__).resolve().parents[3]
 CLAIMS, REFERENCE = ROOT / "config/claims.yaml", ROOT / "config/reference.yaml"
@@ -251,13 +252,17 @@ def test_verdicts(rows):
     assert all(row["reason"] for row in rows.values())
 
 
-def test_command_section_and_figure(tmp_path, study):
+def test_command_page_and_figure(tmp_path, study):
     output = tmp_path / "claims.csv"
     claims_main(["--claims", str(CLAIMS), "--reference", str(REFERENCE), "--output", str(output)])
     written = claimed.read(output)
     assert len(written) == len(study[1])
     assert list(written[0]) == list(claims.COLUMNS)
-    text = claimed.section(written)
+    values = {"claims": written, "claim_counts": claimed.counts(written), "config": {"study": "tiny"}}
+    text = render(ROOT / "report/paper.md.j2", values)
+    assert f"Of {len(written)} statements of the paper" in text
+    everything = text.partition("## Every statement")[2]
+    assert sum(line.startswith("| ") and line[2].isdigit() for line in everything.splitlines()) == len(written)
     assert "5.58 / 28.42 = 0.1963" in text
     for table in text.split("\n\n"):  # a bar in a quote must not open a column
         widths = {len(line.replace("\\|", "").split("|")) for line in table.splitlines() if line.startswith("|")}

@@ -28,7 +28,7 @@ def results_of(results, served):
     tokenizer = AutoTokenizer.from_pretrained(model)
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(model)
-    write_manifest(model, source={})
+    write_manifest(model, source={}, license="apache-2.0")
     if "onnx-fp32-kv" in served:
         output = results / "artifacts/llama/onnx-fp32-kv"
         export.main(["--model-folder", str(model), "--cache", "--threads", "1", "--output", str(output)])

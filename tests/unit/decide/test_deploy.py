@@ -136,6 +136,7 @@ def test_a_request_that_makes_no_sense_is_refused_and_the_server_goes_on(server,
 def test_the_folder_says_what_it_is_and_what_was_measured(study, output):
     text = (output / "llama/onnx-fp32-kv/README.md").read_text()
     manifest = json.loads((study / "artifacts/llama/onnx-fp32-kv/manifest.json").read_text())
+    assert "licence, as its source states it: apache-2.0" in text and not manifest.get("license")
     assert manifest["digest"] in text and str(study / "artifacts/llama/onnx-fp32-kv") in text
     assert "20 tokens/s" in text and "2 times as fast [1.9, 2.1]" in text and "Test CPU, 1 thread" in text
     assert f"python {output}/llama/onnx-fp32-kv/serve.py" in text and f"onnxruntime=={version('onnxruntime')}" in text

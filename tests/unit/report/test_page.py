@@ -61,6 +61,7 @@ def make(folder, **options):
             "--tables", str(folder / "tables"), "--figures", str(folder / "figures"),
             "--environment", str(study.environment), "--template", str(ROOT / "report/report.md.j2"),
             "--landing", str(ROOT / "report/landing.rst.j2"), str(folder / "landing.rst"),
+            "--paper", str(ROOT / "report/paper.md.j2"), str(folder / "paper.md"),
             "--deploy", str(folder / "deploy/deploy.json"), "--config", json.dumps(CONFIG),
             "--serving", str(served_under_load(folder / "serve")),
             "--manifests", *map(str, study.manifests),

@@ -177,6 +177,7 @@ def describe(options, entry: Mapping, row: Mapping, environment: Mapping) -> dic
         "folder": folder.as_posix(),
         "artifact": folder.relative_to(options.results).as_posix(),
         "manifest": {**manifest, "mb": number(sum(file["bytes"] for file in manifest["files"].values()) / 1e6)},
+        "license": manifest.get("license") or read_manifest(model).get("license"),
         "vocabulary_lacks": manifest.get("why") if "vocabulary" in manifest and not manifest["vocabulary"] else None,
         "prompting": prompting,
         "elsewhere": command(program.relative_to(options.results)),

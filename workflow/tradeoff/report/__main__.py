@@ -31,6 +31,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--environment", required=True, type=Path, metavar="FILE")
     parser.add_argument("--template", required=True, type=Path, metavar="FILE", help="report/report.md.j2")
     parser.add_argument("--landing", nargs=2, type=Path, metavar=("TEMPLATE", "FILE"), help="the HTML's first page")
+    parser.add_argument("--paper", nargs=2, type=Path, metavar=("TEMPLATE", "FILE"), help="the page on the paper")
     parser.add_argument("--config", required=True, metavar="JSON", help="the study's config")
     parser.add_argument("--manifests", nargs="*", default=[], metavar="FILE", help="of models and ONNX artifacts")
     parser.add_argument("--diagnoses", nargs="*", default=[], metavar="FILE", help="what diagnose wrote of each cell")
@@ -40,7 +41,8 @@ def main(argv: list[str]) -> None:
     options.config = _json(options.config)
     variants.define(options.config.get("define") or {})
     values = context(options)
-    for template, output in [(options.template, options.output), *([options.landing] if options.landing else [])]:
+    beside = [pair for pair in (options.landing, options.paper) if pair]
+    for template, output in [(options.template, options.output), *beside]:
         text = render(template, values)
         with atomic_file(output) as temporary:
             temporary.write_text(text)

@@ -2,13 +2,10 @@
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from workflow.tradeoff import templates
 from workflow.tradeoff.errors import UserError
-
-TEMPLATE = Path(__file__).resolve().parents[3] / "report" / "claims.md.j2"
 
 
 def read(path: Path | str) -> list[dict]:
@@ -27,9 +24,3 @@ def counts(rows: Iterable[Mapping]) -> Counter:
         found.update([row["verdict"], row["consistency"], row["plausibility"], row["replication"]])
         found.update(f"{row[key]}_own" for key in ("consistency", "plausibility") if row[f"{key}_own"] == "yes")
     return found
-
-
-def section(rows: Sequence[Mapping]) -> str:
-    """The report's section on the claims, in Markdown, from the rows of claims.csv."""
-    found = templates.folder(TEMPLATE.parent).get_template(TEMPLATE.name)
-    return found.render(claims=rows, claim_counts=counts(rows)).removesuffix("\n")

@@ -37,16 +37,20 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def manifests(paths: Sequence[Path | str]) -> list[dict]:
-    """What is named of each artifact: folder, source, licence, digest, and the digest that it was made from."""
+    """What is named of each artifact: folder, source, licence, digest, and the digest that it was made from.
+
+    What was made of a model has the licence of that model, which its own manifest does not repeat.
+    """
+    read = {Path(path): read_json(path) for path in paths}
+    licences = {data["digest"]: data.get("license") for data in read.values()}
     found = []
-    for path in map(Path, paths):
-        data = read_json(path)
+    for path, data in read.items():
         folder = "/".join(path.parent.parts[-3:] if "artifacts" in path.parts else path.parent.parts[-2:])
         found.append(
             {
                 "artifact": folder,
                 "source": source_words(data.get("source") or {}),
-                "license": data.get("license"),
+                "license": data.get("license") or licences.get(data.get("model") or data.get("made_from")),
                 "digest": data["digest"],
                 "made_from": data.get("made_from"),
                 "files_mb": sum(entry["bytes"] for entry in data["files"].values()) / 1e6,
