@@ -47,7 +47,7 @@ def problems(driver):
     return leaving + [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
 
 
-def wait(condition, what="what was asked for", seconds=20):
+def wait(condition, what="what was asked for", seconds=120):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"the page did not show {what}"

@@ -76,7 +76,7 @@ def test_the_command_of_the_readme_serves_the_text_that_was_measured(study):
         for example in measured["generated"]:
             asked = asking.body(measured["prompting"], example["prompt"], len(example["token_ids"]))
             url = address + asking.path(measured["prompting"])
-            with request.urlopen(url, json.dumps({**asked, "cache_prompt": False}).encode(), timeout=30) as reply:
+            with request.urlopen(url, json.dumps({**asked, "cache_prompt": False}).encode(), timeout=300) as reply:
                 told[example["prompt"]] = asking.text(json.load(reply))
     assert told == {example["prompt"]: example["text"] for example in measured["generated"]}
 

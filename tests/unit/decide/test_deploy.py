@@ -64,7 +64,7 @@ def test_an_answer_of_vllms_server_is_read(study, tmp_path):
     program.write_text(VLLM.format(python=sys.executable))
     program.chmod(0o755)
     words = [sys.executable, folder / "llama/vllm-fp16/serve.py", "--prompt", "Hello?"]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env={"PATH": str(tmp_path)}, timeout=60)
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env={"PATH": str(tmp_path)}, timeout=300)
     tokenizer = AutoTokenizer.from_pretrained(study / "models" / "llama")
     assert done.stdout.strip() == tokenizer.decode([104, 105]).strip(), done.stderr
     for page in ("README.md", "serve.py"):

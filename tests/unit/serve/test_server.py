@@ -28,7 +28,7 @@ def program(tmp_path, monkeypatch):
     return path
 
 
-def gone(process, seconds=10):
+def gone(process, seconds=60):
     until = time.monotonic() + seconds
     while psutil.pid_exists(process) and time.monotonic() < until:
         time.sleep(0.02)
@@ -67,6 +67,6 @@ with server.running("python {program}"):
 )
 def test_one_that_does_not_start_is_one_line(program, text, said):
     program.write_text(text)
-    running = server.running(f"python {program}", seconds=0.5 if "sleep" in text else 20)
+    running = server.running(f"python {program}", seconds=0.5 if "sleep" in text else 120)
     with pytest.raises(UserError, match=f"^the server {said} instead of its address: run `python .*` by hand"), running:
         raise AssertionError("it runs")
