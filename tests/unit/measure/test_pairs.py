@@ -193,6 +193,31 @@ def test_the_time_of_the_first_pair_which_imports_is_not_counted(monkeypatch):
     assert len(taken["processes"]) == 2 * (1 + 4)
 
 
+@pytest.mark.parametrize(
+    ("lost", "taken_pairs", "usable"),
+    [
+        ([QUIET] * 7 + [LOUD], 5, 3),  # what is enough for a figure is left as it is
+        ([QUIET, *[LOUD] * 18, QUIET], 6, 3),  # the first three pairs: two are left in the time, and a third after it
+        ([QUIET] * 3 + [LOUD], 10, 1),  # all but the first: it ends all the same
+        ([LOUD], 5, 0),  # on a machine that others hold no time is added
+    ],
+)
+def test_a_cell_that_was_disturbed_in_part_has_as_much_time_again(monkeypatch, lost, taken_pairs, usable):
+    """Pairs of 10 s, of which four fit into 45 s after the first, and nine into twice that; a call is made thrice."""
+    clock = {"now": 0.0}
+    monkeypatch.setattr(pairs.time, "monotonic", lambda: clock["now"])
+    init = pairs.Pair.__init__
+
+    def begun(self, *args):
+        clock["now"] += 10
+        init(self, *args)
+
+    monkeypatch.setattr(pairs.Pair, "__init__", begun)
+    taken, _ = run(cell={"lost": lost}, pairs=20, precision=1e-9, budget_s=45)
+    assert len(taken["processes"]) == 2 * taken_pairs
+    assert len(samples.pairs(taken["processes"], samples.decode_rate)) == usable
+
+
 def test_a_disturbed_sample_is_taken_again_and_kept_apart():
     taken, _ = run(cell={"lost": [QUIET, LOUD, QUIET]})
     first = taken["processes"][0]
@@ -212,7 +237,7 @@ def test_a_cell_that_is_always_disturbed_says_so():
     taken, _ = run(cell={"lost": [LOUD]}, budget_s=0)
     reason = pairs.disturbed(taken["processes"], plan(), alone=False)
     assert len(taken["processes"]) == 2  # the time was over, and nothing came of it
-    assert reason.startswith("2 of 4 samples were disturbed, and 0 pairs of processes, of 2 that are needed")
+    assert reason.startswith("2 of 4 samples were disturbed, and 0 of 2 pairs of processes that are needed had a")
     assert "others took 50% of a core's time" in reason
     everything, _ = run(cell={"lost": [LOUD]}, lost_share=1)
     assert pairs.disturbed(everything["processes"], plan(), alone=False) == ""

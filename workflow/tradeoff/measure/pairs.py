@@ -34,7 +34,8 @@ class Plan:
     load: prompt_tokens and new_tokens of a turn, and ``sequences`` where it is not the study's standard load.
     warmup: untimed generations of a new process. turns: of each process. pairs: of processes, at least. precision:
     half-width of the speedup's interval, as a share, at which it is enough. budget_s: seconds within which the last
-    pair should end, from the end of the first, which imports the libraries. study_runs: of the study's protocol, in
+    pair should end, from the end of the first, which imports the libraries; twice as many where others disturbed so
+    many pairs that the rest are too few. study_runs: of the study's protocol, in
     each process of the first MINIMUM pairs. lost_share: of a sample's time that others may take of a core; 1 and more:
     any. proof: whether it is asked what ran, and not only what the load holds.
     """
@@ -112,9 +113,11 @@ def measure(cell: Runner, baseline: Runner | None, plan: Plan, apart: str = "") 
         )
         if enough(taken, plan, alone=baseline is None):
             break
-        over = time.monotonic() - start + longest > plan.budget_s
-        # on a machine that others hold, a further pair would come to nothing either
-        if over and (number >= plan.least or not samples.pairs(taken, samples.decode_rate, baseline is None)):
+        usable = len(samples.pairs(taken, samples.decode_rate, baseline is None))
+        # where others left something, a figure is worth as much again; on a machine that they hold nothing comes of it
+        budget = plan.budget_s * (2 if 0 < usable < plan.least else 1)
+        over = time.monotonic() - start + longest > budget
+        if over and (number >= plan.least or not usable):
             break
     pairing = "alone" if baseline is None else "apart" if apart else "live"
     return {"processes": taken, "pairing": pairing, "pairing_reason": apart, **proof}
@@ -135,8 +138,8 @@ def disturbed(taken: list[dict], plan: Plan, alone: bool) -> str:
     marked = [sample for sample in every if sample["disturbed"]]
     worst = max(marked, key=lambda sample: disturbance.share(sample["lost"]))
     return (
-        f"{len(marked)} of {len(every)} samples were disturbed, and {usable} pairs of processes, of {plan.least} that "
-        f"are needed, had a turn that was not ({worst['disturbed']}, at worst)"
+        f"{len(marked)} of {len(every)} samples were disturbed, and {usable} of {plan.least} pairs of processes that "
+        f"are needed had a turn that was not ({worst['disturbed']}, at worst)"
     )
 
 

@@ -1,4 +1,4 @@
-"""Print the summary of a study on the terminal.
+"""Print the summary of a study on the terminal, and why a cell in it has no figures.
 
 python -m workflow.tradeoff.report.show --tables results/demo/tables
 """
@@ -71,6 +71,15 @@ def table(summary: pd.DataFrame) -> str:
     return tabulate(columns, headers="keys", colalign=align, disable_numparse=True)
 
 
+def without_figures(summary: pd.DataFrame) -> list[str]:
+    """A line for each reason why cells have no claim, which says what puts it right where something does."""
+    lines: dict[str, list[str]] = {}
+    for row in summary[summary["status"] != "ok"].to_dict("records"):
+        why = "" if pd.isna(row["reason"]) else f": {row['reason']}"
+        lines.setdefault(f"{row['status'].replace('_', ' ')}{why}", []).append(f"{row['model']}/{row['variant']}")
+    return [f"{', '.join(cells)}: {words}" for words, cells in lines.items()]
+
+
 def _cells(column: pd.Series, digits: int | None) -> list[str]:
     if digits is None:
         return [str(value) for value in column]
@@ -83,7 +92,10 @@ def main(argv: list[str]) -> None:
     path = parser.parse_args(argv).tables / "summary.csv"
     if not path.is_file():
         raise UserError(f"{path} is not there: run the study first")
-    print(table(places.read(path)))
+    summary = places.read(path)
+    print(table(summary))
+    for line in without_figures(summary):
+        print(f"\n{line}")
 
 
 if __name__ == "__main__":
