@@ -43,6 +43,7 @@ rule all:
         f"{RESULTS}/report.md",
         DEPLOYED,
         f"{RESULTS}/environment.json",
-        # named here, a cell's file that somebody deleted, to take it again, is made again
+        # named here, a table or a cell's file that somebody deleted, to take it again, is made again
+        expand(f"{RESULTS}/tables/{{table}}.csv", table=TABLES),
         cells("speed"),
         cells("quality"),

@@ -104,6 +104,12 @@ def test_touching_or_reverting_reruns_nothing(study, path):
     assert study.planned() == {}
 
 
+def test_a_table_that_was_deleted_is_made_again_and_measures_nothing(study):
+    (study.results / "tables" / "summary.csv").unlink()
+    planned = set(study.planned())
+    assert {"summarize", "decide", "report"} <= planned and not planned & STAGES
+
+
 def test_a_cells_file_that_was_deleted_is_taken_again(study):
     """What the reason of a disturbed or hung cell asks for."""
     (study.results / "speed/llama/onnx-int8-kv.json").unlink()

@@ -28,7 +28,7 @@ def table(study, name):
 
 
 def test_every_variant_that_runs_on_a_cpu_is_tried_on_both_architectures():
-    able = {name for name in t4.config()["variants"] if "cpu" in VARIANTS[name].devices}
+    able = {name for name in t4.config()["variants"] if "cpu" in VARIANTS[name].devices} - set(t4.TOO_NARROW)
     for kinds in ({"gpt2"}, {"llama", "llama-untied"}):
         assert able <= {variant for model, variant in CELLS if t4.STANDINS[model] in kinds}
     for kind in t4.STANDINS.values():

@@ -107,3 +107,17 @@ def test_perplexity_needs_the_studys_convention(study, tmp_path):
 def test_a_failed_cell_says_why(study, tmp_path):
     found = judged(study, tmp_path, [{**ON_T4[1], "status": "not_quantized", "reason": "no layer was quantized"}], T4)
     assert "no layer was quantized" in found["23.speed"].arithmetic
+
+
+def test_a_gguf_cell_is_held_against_the_row_that_llama_cpp_made(study, tmp_path):
+    """The engine is ours; what the document's note clocked is still not known."""
+    cells = [
+        cell("Llama-3.2-1B", "torch-fp16", weight_mb=2472, peak_mb=2600, speedup=1),
+        cell("Llama-3.2-1B", "gguf-q4_k_m", weight_mb=808, peak_mb=1100, speedup=(4.0, 3.9, 4.1)),
+    ]
+    found = judged(study, tmp_path, cells, T4)
+    assert found["21.memory"].status == "not reproduced" and "0.55" in found["21.memory"].arithmetic
+    assert "protocol: the study's figure is a one-line note on a Q4_K_M GGUF" in found["21.speed"].arithmetic
+    assert "the study divides Llama-3.2-1B by TinyLlama-1.1B" in found["21.speedup"].arithmetic
+    found = judged(study, tmp_path, cells, {"machine": {"cpu": "any"}})
+    assert found["21.memory"].status == "not comparable" and "device: " in found["21.memory"].arithmetic

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 
 from tests.unit.decide.deployed import NEW, TEMPLATES, deployed, results_of
 from workflow.tradeoff import asking
-from workflow.tradeoff.decide import deploy
+from workflow.tradeoff.decide import decision, deploy
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.files import write_json, write_manifest
 from workflow.tradeoff.variants import VARIANTS, build
@@ -201,7 +201,8 @@ def test_without_a_winner_the_end_says_so(study):
     write_json(
         results / "decision.json", {"machine": "m", "scenarios": [{"scenario": "s", "model": "m", "winner": None}]}
     )
-    pd.DataFrame(columns=["model", "variant"]).to_csv(results / "summary.csv", index=False)
+    row = dict.fromkeys(decision.NEEDS) | {"model": "m", "variant": "torch-fp32", "status": "error"}
+    pd.DataFrame([row]).to_csv(results / "summary.csv", index=False)
     write_json(results / "environment.json", {})
     flags = ["--study", "x", "--tables", results, "--results", results, "--output", results / "deploy"]
     deploy.main(list(map(str, [*flags, "--environment", results / "environment.json", "--templates", TEMPLATES])))

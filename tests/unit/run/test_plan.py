@@ -20,10 +20,10 @@ def t4():
 
 def test_the_study_of_four_models_is_counted_whole(t4, tmp_path):
     found = plan.of_study(t4, tmp_path)
-    assert found.cells == 76
+    assert found.cells == 80
     stages = [job.stage for job in found.jobs]
     assert {stage: stages.count(stage) for stage in set(stages)} == {
-        "fetch_model": 4, "export": 8, "quantize": 16, "fuse": 4, "measure": 76, "evaluate": 76,
+        "fetch_model": 4, "export": 8, "quantize": 16, "fuse": 4, "gguf": 4, "measure": 80, "evaluate": 80,
     }  # fmt: skip
     # float32 checkpoints of 82 and 124 million parameters, float16 ones of 1.1 and 1.24 billion
     assert found.downloads == 4 * (81_912_576 + 124_439_808) + 2 * (1_100_048_384 + 1_235_814_400)
@@ -166,15 +166,15 @@ def test_each_kind_of_machine_has_its_cells_hours_and_cost(t4, tmp_path):
         "amx": {"device": "cpu", "threads": 16},
     }
     found = plan.of_study(t4 | {"machines": kinds, "threads": 8}, tmp_path)
-    assert found.cells == 3 * 76
+    assert found.cells == 3 * 80
     said = [line.split(": ")[1].strip() for line in plan.lines(found, 10**12, None)[0] if line.startswith("machine:")]
     hours = float(said[0].split(", ")[3].removesuffix(" h"))
     # accuracy is taken once a device
-    assert said[0].startswith("t4, 76 cells, 76 evaluations, ") and said[0].endswith(" at 0.5 an hour")
+    assert said[0].startswith("t4, 80 cells, 80 evaluations, ") and said[0].endswith(" at 0.5 an hour")
     assert abs(float(said[0].split(", ")[4].split()[0]) - 0.5 * hours) < 0.03
-    assert said[1].startswith("h100, 76 cells, 0 evaluations, ") and said[1].endswith(" h")
-    assert said[2].startswith("amx, 76 cells, 76 evaluations, ")
-    assert plan.of_study(t4 | {"machines": kinds, "run_machines": ["h100"]}, tmp_path).cells == 76
+    assert said[1].startswith("h100, 80 cells, 0 evaluations, ") and said[1].endswith(" h")
+    assert said[2].startswith("amx, 80 cells, 80 evaluations, ")
+    assert plan.of_study(t4 | {"machines": kinds, "run_machines": ["h100"]}, tmp_path).cells == 80
 
 
 def test_a_cell_that_ran_on_one_machine_tells_nothing_of_another(t4, tmp_path):
@@ -185,3 +185,10 @@ def test_a_cell_that_ran_on_one_machine_tells_nothing_of_another(t4, tmp_path):
     jobs = {job.label: job for job in plan.of_study(t4 | {"machines": kinds}, tmp_path).jobs if job.stage == "measure"}
     assert jobs["t4/distilgpt2/torch-fp16"].seconds == 12.5
     assert not jobs["h100/distilgpt2/torch-fp16"].measured
+
+
+@pytest.mark.parametrize("flag", [["--card-gb", "nan"], ["--card-gb", "-3"], ["--threads", "0"], ["--card-gb", "inf"]])
+def test_a_machine_that_cannot_be_is_refused(flag, capsys):
+    with pytest.raises(SystemExit) as ended:
+        plan.main(["config/t4.yaml", *flag])
+    assert ended.value.code == 2 and f"{flag[1]} is not above zero" in capsys.readouterr().err

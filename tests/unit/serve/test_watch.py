@@ -7,7 +7,6 @@ import threading
 
 import pytest
 
-from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.files import write_json
 from workflow.tradeoff.serve import greedy, watch
 
@@ -96,9 +95,22 @@ def test_a_server_that_is_gone_is_said_without_a_load(results, tmp_path):
         watch.main(["--url", "http://127.0.0.1:9", "--results", str(results), "--generator", program])
 
 
-def test_a_variant_that_was_not_measured_is_one_line(server, results):
-    with pytest.raises(UserError, match="names no such answer: name another with MODEL= and VARIANT="):
-        watch.main([*flags(server, results, "none"), "--variant", "torch-fp32"])
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"--variant": "torch-fp32"}, "names no such answer: name another with MODEL= and VARIANT="),
+        ({"--url": "nonsense"}, "--url nonsense is no address of a server"),
+        ({"--url": "ftp://127.0.0.1:1"}, "is no address of a server"),
+        ({"--results": "results/typo"}, "results/typo/deploy/deploy.json is not there: name a study that has run"),
+    ],
+)
+def test_what_cannot_be_watched_is_one_line_and_no_degradation(results, capsys, changed, said):
+    """Exit code 2: cron tells a typing error from a sick server."""
+    given = {"--url": "http://127.0.0.1:9", "--results": str(results), "--generator": "none"} | changed
+    with pytest.raises(SystemExit) as ended:
+        watch.main([word for pair in given.items() for word in pair])
+    told = capsys.readouterr().err
+    assert ended.value.code == 2 and told.startswith("error: ") and said in told and len(told.splitlines()) == 1
 
 
 def test_the_expectation_is_what_the_served_answer_did_where_it_was_served(results):

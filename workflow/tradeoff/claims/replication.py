@@ -20,7 +20,7 @@ from workflow.tradeoff.claims.measured import Cells, Unmeasured
 
 REPRODUCED, NOT_REPRODUCED, NOT_COMPARABLE = "reproduced", "not reproduced", "not comparable"
 DEVICE_KEYS = re.compile("gpu|cuda|device|accelerator", re.IGNORECASE)
-OURS = ("torch", "onnxruntime")
+OURS = ("torch", "onnxruntime", "llama.cpp")
 RATIOS = ("speedup", "speed_penalty_pct", "memory_reduction_pct", "memory_ratio", "degradation_pct", "accuracy_pct")
 SPEED_RATIOS = ("speedup", "speed_penalty_pct")
 COMPARED = ("tokens_per_s", "speedup", "memory_reduction_pct", "degradation_pct")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from workflow.tradeoff import tables as tabular
 from workflow.tradeoff.decide import advice, costs, headline, refusals, under_load
 from workflow.tradeoff.decide.asked import Scenario
 from workflow.tradeoff.decide.pareto import front
@@ -32,6 +33,9 @@ LATER = (
     "baseline_tokens_per_s",
     *(f"throughput_ratio{end}" for end in under_load.ENDS),
 )
+FIGURES = ("decode_tokens_per_s", "speedup", "memory_mb", "peak_mb")
+# columns of the summary without which nothing is said
+NEEDS = ("model", "variant", "baseline", "status", "reason", "device", *FIGURES)
 OF_MACHINES = ("costs", "study_hardware")  # of a study of several kinds of machine
 CSVS = ("pareto", "scenarios", "selection_matrix", "cost_benefit", "quality_aware", "use_cases")
 EMPTY = {"pareto": ["model", "variant", "on_front", "dominated_by"], "costs": list(costs.COLUMNS)}
@@ -40,9 +44,10 @@ EMPTY = {"pareto": ["model", "variant", "on_front", "dominated_by"], "costs": li
 def read(tables: Path) -> tuple[list[dict], pd.DataFrame]:
     """The summary's rows, with NaN and None where there is nothing, and the resources. UserError when absent."""
     path = tables / "summary.csv"
-    if not path.is_file():
-        raise UserError(f"{path} does not exist: run the study first, or give --tables the folder that summarize wrote")
-    summary = pd.read_csv(path)
+    summary = tabular.read(path, NEEDS)
+    tabular.check_numbers(summary, FIGURES, path)
+    if unknown := sorted(set(summary["variant"].astype(str)) - set(VARIANTS)):
+        raise UserError(f"{path}: unknown variant {', '.join(unknown)}: --define says what a config's own ones are")
     words = {
         "model",
         "variant",
@@ -67,7 +72,7 @@ def read(tables: Path) -> tuple[list[dict], pd.DataFrame]:
             row.setdefault(name, math.nan)
     resources = tables / "resources.csv"
     empty = pd.DataFrame(columns=["rule", "of", "s"])
-    return rows, pd.read_csv(resources) if resources.is_file() else empty
+    return rows, tabular.read(resources) if resources.is_file() else empty
 
 
 def machine(rows: Sequence[Mapping], environment: Mapping) -> str:

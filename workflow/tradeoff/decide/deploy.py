@@ -178,6 +178,8 @@ def describe(options, entry: Mapping, row: Mapping, environment: Mapping) -> dic
         "artifact": folder.relative_to(options.results).as_posix(),
         "manifest": {**manifest, "mb": number(sum(file["bytes"] for file in manifest["files"].values()) / 1e6)},
         "license": manifest.get("license") or read_manifest(model).get("license"),
+        "sizes": {name: file["bytes"] for name, file in manifest["files"].items()},
+        "quoted_prompt": shlex.quote(example["prompt"]),
         "vocabulary_lacks": manifest.get("why") if "vocabulary" in manifest and not manifest["vocabulary"] else None,
         "prompting": prompting,
         "elsewhere": command(program.relative_to(options.results)),

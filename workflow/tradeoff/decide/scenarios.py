@@ -188,5 +188,5 @@ def sentence(found: Mapping, admitted: Sequence[Mapping], scenario: Scenario) ->
     best = admitted[0]
     text = f"{cite(best)}: {figures(best)}."
     if found["runner_up"]:
-        text += f" Ahead of {cite(admitted[1])} by {found['margin']}."
+        text += f" Against {cite(admitted[1])}: {found['margin']}."
     return text + (f" Mind that {found['mind']}." if found["mind"] else "")

@@ -1,7 +1,7 @@
 """Evaluate one cell: per-token log-probabilities by convention, divergence from the baseline, generated text.
 
     python -m workflow.tradeoff.evaluate --study demo --model smollm2 --variant onnx-int8 --baseline torch-fp32 \\
-        --artifact results/demo/onnx/smollm2/int8 --model-folder results/demo/models/smollm2 \\
+        --artifact results/demo/artifacts/smollm2/onnx-dynamic --model-folder results/demo/models/smollm2 \\
         --corpus results/demo/corpus/wiki.json --baseline-quality results/demo/quality/smollm2/torch-fp32.json \\
         --conventions windows-512 study --max-tokens 4096 --batch-tokens 2048 --divergence-tokens 512 \\
         --generate-tokens 48 --bos auto --device cpu --threads 2 --output results/demo/quality/smollm2/onnx-int8.json

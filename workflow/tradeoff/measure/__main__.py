@@ -1,8 +1,8 @@
 """Measure one cell: speed, memory and proof, in fresh processes that take turns with its baseline's.
 
     python -m workflow.tradeoff.measure --study demo --model M --variant onnx-int8-kv \\
-        --artifact results/demo/onnx/M/int8-kv --baseline torch-fp32 --baseline-artifact results/demo/models/M \\
-        ... --output results/demo/speed/M/onnx-int8-kv.json
+        --artifact results/demo/artifacts/M/onnx-dynamic-kv --baseline torch-fp32 \\
+        --baseline-artifact results/demo/models/M ... --output results/demo/speed/M/onnx-int8-kv.json
 
 How turns are taken, and when there are enough: ``pairs``; at further loads: ``under_load``. Only raw times are written:
 statistics come later; with them the digests of what was loaded (``loaded``).

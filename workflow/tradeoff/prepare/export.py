@@ -1,7 +1,7 @@
 """Export a model to ONNX in float32, with or without past key values, and compare its logits with torch's.
 
     python -m workflow.tradeoff.prepare.export --model-folder results/demo/models/M --cache --threads 2 \\
-        --output results/demo/onnx/M/fp32-kv
+        --output results/demo/artifacts/M/onnx-fp32-kv
 """
 
 import gc

@@ -1,6 +1,6 @@
 """Put two finished runs side by side: two cards, two versions, two days.
 
-    python -m workflow.tradeoff.report.compared results/a results/b --output compared.md
+    python -m workflow.tradeoff.report.compare results/a results/b --output compared.md
 
 Every ratio is b over a and compares two environments: it is never a speedup of a variant, which is only taken within
 one run. The runs did not take turns, so the intervals of speed and latency are combined as independent ones, on the

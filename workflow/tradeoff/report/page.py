@@ -29,11 +29,11 @@ def tables(folder: Path) -> dict[str, pd.DataFrame]:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A table; an empty frame for a file without any column."""
-    try:
-        return places.read(path, dtype=columns.DIGESTS)
-    except pd.errors.EmptyDataError:
+    """A table; an empty frame for a file without any column, but for the summary, without which there is no report."""
+    needs = show.NEEDS if path.stem == "summary" else ()
+    if not needs and not path.read_bytes().strip():
         return pd.DataFrame()
+    return places.read(path, needs, dtype=columns.DIGESTS)
 
 
 def manifests(paths: Sequence[Path | str]) -> list[dict]:

@@ -3,19 +3,22 @@
 A model on a machine has a baseline, a front and answers of its own, so that pages and panels by model are by both.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from workflow.tradeoff import tables
 from workflow.tradeoff.files import read_json
 
 CELLS = ("cell", "fastest_cell", "smallest_cell")  # of decision.json: words that begin with a model's name
 
 
-def read(path: Path, **how) -> pd.DataFrame:
-    """A table; where it has ``machine`` and ``model``, the model's name says both, and the column is left out."""
-    table = pd.read_csv(path, **how)
+def read(path: Path, needs: Iterable[str] = (), **how) -> pd.DataFrame:
+    """A table, as ``tables`` reads it; where it has ``machine`` and ``model``, the model's name says both, and the
+    column is left out.
+    """
+    table = tables.read(path, needs, **how)
     if not {"machine", "model"} <= set(table.columns):
         return table
     known = table["model"].notna() & table["machine"].notna()

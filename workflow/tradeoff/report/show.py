@@ -9,8 +9,7 @@ from pathlib import Path
 import pandas as pd
 from tabulate import tabulate
 
-from workflow.tradeoff import errors
-from workflow.tradeoff.errors import UserError
+from workflow.tradeoff import errors, tables
 from workflow.tradeoff.report import places
 
 SMALL, EQUAL = 1, 0.01  # percent of perplexity: what few will notice, and what nobody can
@@ -29,6 +28,9 @@ SHOWN = {
     "quality_score": ("text 1-5", 2),
     "state": ("status", None),
 }
+BESIDE = ("status", "reason", "noisy", "half_width_pct", "load_peak_mb", "peak_mb")
+MADE = ("whole_peak_mb", "state")  # by ``told``
+NEEDS = [*(name for name in SHOWN if name not in MADE), *BESIDE]
 
 
 def told(summary: pd.DataFrame) -> pd.DataFrame:
@@ -90,9 +92,10 @@ def main(argv: list[str]) -> None:
     parser = errors.parser(__doc__)
     parser.add_argument("--tables", required=True, type=Path, metavar="FOLDER", help="results/{study}/tables")
     path = parser.parse_args(argv).tables / "summary.csv"
-    if not path.is_file():
-        raise UserError(f"{path} is not there: run the study first")
-    summary = places.read(path)
+    summary = places.read(path, NEEDS)
+    tables.check_numbers(
+        summary, [name for name, (_, digits) in SHOWN.items() if digits is not None and name in NEEDS], path
+    )
     print(table(summary))
     for line in without_figures(summary):
         print(f"\n{line}")

@@ -6,7 +6,9 @@ Hours are bounds from the study's budgets and slow rates, or, of jobs that ran b
 code 1 when the disk or the card is too small.
 """
 
+import argparse
 import itertools
+import math
 import os
 import shutil
 import sys
@@ -189,14 +191,30 @@ def card_gb() -> float | None:
     return pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(0)).total / 1e9
 
 
+def _above_zero(kind):
+    """A parser of a finite number above zero, of a type."""
+
+    def number(text: str):
+        value = kind(text)
+        if not 0 < value < math.inf:
+            raise argparse.ArgumentTypeError(f"{text} is not above zero")
+        return value
+
+    return number
+
+
 def main(argv: list[str]) -> None:
     parser = errors.parser(__doc__)
     parser.add_argument("config", help="the study")
     parser.add_argument("--results", type=Path, default=Path("results"), help="where studies are written")
     parser.add_argument(
-        "--card-gb", type=float, help="memory of the card that it will run on; default: that of the one here"
+        "--card-gb",
+        type=_above_zero(float),
+        help="memory of the card that it will run on; default: that of the one here",
     )
-    parser.add_argument("--threads", type=int, help="CPU threads, where the config leaves them to the machine")
+    parser.add_argument(
+        "--threads", type=_above_zero(int), help="CPU threads, where the config leaves them to the machine"
+    )
     args = parser.parse_args(argv)
     config = study_config.load(args.config)
     config["threads"] = args.threads or config["threads"]

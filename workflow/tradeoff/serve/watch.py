@@ -3,16 +3,18 @@
     python -m workflow.tradeoff.serve.watch --url http://127.0.0.1:8000 --results results/demo \\
         --generator .venv-serve/bin/aiperf
 
-For cron and CI: exit code 0 when it is as it was measured; 1, with one line that says what, when it degraded.
+For cron and CI: exit code 0 when it is as it was measured; 1, with one line that says what, when it degraded; 2, with
+one line, when there is nothing to hold it against.
 """
 
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pandas as pd
 
-from workflow.tradeoff import errors
+from workflow.tradeoff import errors, tables
 from workflow.tradeoff.errors import UserError
 from workflow.tradeoff.files import read_json
 from workflow.tradeoff.serve import generator, greedy, statistics
@@ -34,7 +36,7 @@ def expected(results: Path, model: str, variant: str) -> dict[str, float]:
             if one["name"] == variant:
                 told = statistics.figures(one["rates"][0]["facts"], {})
                 return {key: told[key] for key in SHOWN if told[key]}
-    summary = pd.read_csv(results / "tables" / "summary.csv")
+    summary = tables.read(results / "tables" / "summary.csv", ("model", "variant", "ttft_ms", "itl_p50_ms"))
     found = summary[(summary["model"] == model) & (summary["variant"] == variant)].to_dict("records")
     if not found:
         raise UserError(f"{results} has no cell {model}/{variant}: name another with MODEL= and VARIANT=")
@@ -61,6 +63,27 @@ def degraded(told: Mapping, answers: Sequence[Mapping], expectation: Mapping, fa
     return found
 
 
+def measured(options) -> tuple[str, str, dict, dict[str, float]]:
+    """(model, variant, its evaluation, its times) of the cell that a server is held against; UserError without one."""
+    address = urlsplit(options.url)
+    if address.scheme not in ("http", "https") or not address.hostname:
+        raise UserError(f"--url {options.url} is no address of a server: http://127.0.0.1:8000 would be one")
+    if not (index := options.results / "deploy" / "deploy.json").is_file():
+        raise UserError(f"{index} is not there: name a study that has run to its end, by STUDY= or --results")
+    named = [
+        entry
+        for entry in read_json(index)
+        if options.model in (None, entry["model"]) and options.variant in (None, entry["variant"])
+    ]
+    if not named:
+        raise UserError(f"{options.results}/deploy names no such answer: name another with MODEL= and VARIANT=")
+    model, variant = named[0]["model"], named[0]["variant"]
+    quality = options.results / "quality" / model / f"{variant}.json"
+    if not quality.is_file():
+        raise UserError(f"{quality} is not there: without it no text is known to compare with")
+    return model, variant, read_json(quality), expected(options.results, model, variant)
+
+
 def main(argv: list[str]) -> None:
     parser = errors.parser(__doc__)
     parser.add_argument("--url", required=True, metavar="URL", help="of an endpoint in OpenAI's form, without /v1")
@@ -76,13 +99,11 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--factor", type=float, default=2, help="times the measured time that is too long (default 2)")
     parser.add_argument("--errors-pct", type=float, default=0, help="of requests that may fail (default 0)")
     options = parser.parse_args(argv)
-    deployed = read_json(options.results / "deploy" / "deploy.json")
-    found = [e for e in deployed if options.model in (None, e["model"]) and options.variant in (None, e["variant"])]
-    if not found:
-        raise UserError(f"{options.results}/deploy names no such answer: name another with MODEL= and VARIANT=")
-    model, variant, url = found[0]["model"], found[0]["variant"], options.url.rstrip("/").removesuffix("/v1")
-    told = read_json(options.results / "quality" / model / f"{variant}.json")
-    expectation = expected(options.results, model, variant)
+    try:
+        model, variant, told, expectation = measured(options)
+    except UserError as error:
+        parser.exit(2, f"error: {error}\n")
+    url = options.url.rstrip("/").removesuffix("/v1")
     answers = greedy.compare(url, told["prompting"], told["generated"][: options.answers])
     facts = []
     if not all(entry["error"] for entry in answers):

@@ -1,5 +1,6 @@
 """Reading what measure, evaluate and fetch wrote, and putting the cells in their one order."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from workflow.tradeoff.files import read_json
 from workflow.tradeoff.variants import VARIANTS, Variant
 
 SCHEMAS = {"speed": 2, "quality": 1}
+TIMES = ("ttft_s", "itl_s", "total_s")  # of raw samples
 
 
 @dataclass
@@ -78,4 +80,15 @@ def _checked(path: Path, kind: str) -> dict:
         raise UserError(f"{path} has no {', '.join(missing)}: give what measure or evaluate wrote")
     if data["variant"] not in VARIANTS:
         raise UserError(f"{path}: unknown variant {data['variant']!r}: one of {', '.join(VARIANTS)}")
+    if kind == "speed" and (wrong := _not_a_time(data)):
+        raise UserError(f"{path} has a time that none can be, {wrong}: delete it and run again")
     return data
+
+
+def _not_a_time(data, key: str = "") -> str:
+    """The first of the times in raw facts that is not above zero, in words; empty where all are."""
+    if isinstance(data, dict):
+        return next(filter(None, (_not_a_time(value, name) for name, value in data.items())), "")
+    if isinstance(data, list):
+        return next(filter(None, (_not_a_time(value, key) for value in data)), "")
+    return f"{key} {data}" if key in TIMES and not (isinstance(data, int | float) and 0 < data < math.inf) else ""
