@@ -19,8 +19,16 @@ ROWS = {
 }
 MODELS = {"distilgpt2", "dialogpt-small", "tinyllama-1.1b", "llama-3.2-1b"}
 # the study measured ONNX Runtime on the CPU; the rest is what explains its figures
-BESIDE = {"torch-fp32", "bnb-int8-t0", "bnb-fp4", "onnx-int8-cpu", "onnx-fp16-kv", "onnx-int8w-kv", "onnx-int4-kv"}
-BESIDE.add("gguf-q4_k_m")  # what its INT4 row of Llama-3.2-1B was, in llama.cpp
+BESIDE = {
+    "torch-fp32",
+    "bnb-int8-t0",
+    "bnb-fp4",
+    "onnx-int8-cpu",
+    "onnx-fp16-kv",
+    "onnx-int8w-kv",
+    "onnx-int4-kv",
+    "gguf-q4_k_m",  # what its INT4 row of Llama-3.2-1B was, in llama.cpp
+}
 GRAPHS = {"torch-fp16-graph", "bnb-nf4-graph", "bnb-int8-t0-graph", "int8-graph", "int4-graph"}
 
 

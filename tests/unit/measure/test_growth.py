@@ -75,6 +75,11 @@ def test_no_cache_is_told_and_ends(clock):
     assert told and clock.now < timed.DOUBT_S + 0.1
 
 
+def test_a_variant_that_promises_no_cache_is_not_doubted(clock):
+    found = timed.cache_growth(Timed(clock, cached=False), torch.ones(1, 8, dtype=torch.int64), cached=False)
+    assert growth.costs_a_pass(found["step_s"], found["pass_s"]) and found["rounds"] == timed.GROWTH_ROUNDS
+
+
 def test_a_slow_engine_is_not_asked_for_longer_than_the_least_rounds(clock):
     """Passes of minutes, as of a large model on a CPU: no doubt is worth more of them."""
     slow = Timed(clock, cached=False)

@@ -175,7 +175,7 @@ class Server:
             "cache_length": length,
         }
         proof["bytes_per_token"] = roofline.bytes_per_token(proof, engine.cache_bytes(length))
-        proof["cache_growth"] = cache_growth(engine, self.ids)
+        proof["cache_growth"] = cache_growth(engine, self.ids, cached=VARIANTS[args.variant].cache)
         proof["idle_energy"] = energy.idle(engine.device)
         return {
             "memory": held,

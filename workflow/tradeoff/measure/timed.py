@@ -64,12 +64,13 @@ def calibrate(device: torch.device) -> float:
             return time.perf_counter() - start
 
 
-def cache_growth(engine: Engine, ids: torch.Tensor) -> dict:
+def cache_growth(engine: Engine, ids: torch.Tensor, cached: bool = True) -> dict:
     """Least seconds of a decode step, and of the pass over the prompt, after a short one and one eight times as long.
 
     A cache that is really used makes a step after the second about as fast as after the first, since only the read of
     the cache grows; the pass over the prompt is what a step costs without one. The lengths take turns, so that what
-    others took of the machine for a while meets both, and more rounds are taken while a step looks like a pass.
+    others took of the machine for a while meets both, and more rounds are taken while a step looks like a pass, unless
+    nobody promised a cache (``cached``).
     """
     room = max(1, engine.context - GROWTH_TOKENS)
     lengths = [min(ids.shape[1], room), min(8 * ids.shape[1], room)]
@@ -78,7 +79,7 @@ def cache_growth(engine: Engine, ids: torch.Tensor) -> dict:
     found = {"lengths": lengths, "step_s": [float("inf")] * 2, "pass_s": [float("inf")] * 2, "rounds": 0}
     start = time.perf_counter()
     while found["rounds"] < GROWTH_ROUNDS or (
-        growth.costs_a_pass(found["step_s"], found["pass_s"]) and time.perf_counter() - start < DOUBT_S
+        cached and growth.costs_a_pass(found["step_s"], found["pass_s"]) and time.perf_counter() - start < DOUBT_S
     ):
         for place, prompt in enumerate(prompts):
             taken = take(engine, prompt, GROWTH_TOKENS)
